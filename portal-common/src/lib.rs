@@ -1,0 +1,13 @@
+//! Portal's decision, once.
+//!
+//! Everything here is a pure function from a frame, the tables and a clock to a verdict with its reason. There is no I/O
+//! and no map: the same source is compiled for the kernel (`portal-ebpf`), for the daemon and for the host's tests.
+#![cfg_attr(not(test), no_std)]
+#![deny(unsafe_code)]
+
+pub mod reason;
+pub mod tables;
+#[cfg(feature = "user")]
+mod user;
+
+pub use reason::Reason;

@@ -1,0 +1,148 @@
+//! Why the gate did what it did.
+//!
+//! A reason's name and number are stable and never reused: the number indexes the counters, the name is the metric's label,
+//! what `portalctl drops` prints and what a test asserts.
+
+/// What the gate did with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The kernel gets the frame, unchanged.
+    Passed,
+    /// The gate wrote an answer into the frame and sent it back.
+    Answered,
+    /// The responder gets the frame through its AF_XDP socket.
+    Redirected,
+    /// Nobody gets the frame.
+    Dropped,
+}
+
+impl Outcome {
+    /// The stable lower-case name, as JSON and metrics carry it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Answered => "answered",
+            Self::Redirected => "redirected",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($number:literal $variant:ident $outcome:ident $name:literal $text:literal;)+) => {
+        /// Why the gate did what it did with a frame.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Reason {
+            $(#[doc = $text] $variant = $number,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// The rule, in a sentence for the operator.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// What happens to a frame for this reason.
+            pub const fn outcome(self) -> Outcome {
+                match self { $(Self::$variant => Outcome::$outcome,)+ }
+            }
+        }
+
+        impl TryFrom<u32> for Reason {
+            type Error = UnknownReason;
+
+            fn try_from(number: u32) -> Result<Self, UnknownReason> {
+                match number { $($number => Ok(Self::$variant),)+ _ => Err(UnknownReason(number)) }
+            }
+        }
+    };
+}
+
+/// A number that no reason has: it comes from a program of another version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownReason(pub u32);
+
+// 0 stays free, so that a zeroed word is never a reason. 1-15 pass, 16-31 answer, 32 and up drop, but the number means
+// nothing beyond being stable: `outcome` tells.
+reasons! {
+    1 Authorized Passed "authorized" "The client has a session that has not expired.";
+    2 Arp Passed "arp" "ARP: a client must resolve the gateway's address.";
+    3 Eapol Passed "eapol" "EAPOL: 802.1X authenticates below the portal.";
+    4 NeighborDiscovery Passed "neighbor_discovery" "ICMPv6 router or neighbour solicitation, or neighbour advertisement (RFC 4861).";
+    5 MulticastListener Passed "multicast_listener" "Multicast listener report (RFC 3810, RFC 2710): without it no neighbour discovery on snooping switches.";
+    6 Dhcp Passed "dhcp" "A DHCP client's message.";
+    7 Dns Passed "dns" "DNS to a permitted resolver.";
+    8 PortalService Passed "portal_service" "One of the portal's own addresses and ports.";
+
+    16 HttpHandshake Answered "http_handshake" "SYN to TCP/80: answered with a SYN cookie (RFC 4987).";
+    17 HttpAcknowledged Answered "http_acknowledged" "A segment after our answer on TCP/80: acknowledged.";
+    18 HttpClosed Answered "http_closed" "The client closed TCP/80 without a request: closed on our side too.";
+    19 HttpForeign Answered "http_foreign" "A TCP/80 segment of a connection that is not ours, as after an expired session: reset.";
+    20 TcpRefused Answered "tcp_refused" "TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).";
+    21 UdpRefused Answered "udp_refused" "UDP to anything not permitted before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
+    22 QuicRefused Answered "quic_refused" "UDP/443: ICMP port unreachable, so that a browser falls back to TCP at once.";
+
+    28 HttpRequest Redirected "http_request" "Data on a TCP/80 connection of ours: the responder answers it.";
+
+    32 ConfigMissing Dropped "config_missing" "The gate has no configuration: nothing passes (fail closed).";
+    33 FrameTruncated Dropped "frame_truncated" "The frame ends inside a header.";
+    34 SourceMac Dropped "source_mac" "The source MAC is a group address or zero.";
+    35 VlanTags Dropped "vlan_tags" "More than two VLAN tags.";
+    36 EtherType Dropped "ether_type" "Neither ARP, EAPOL, IPv4 nor IPv6.";
+    37 Ipv4Malformed Dropped "ipv4_malformed" "An IPv4 header that contradicts itself or the frame.";
+    38 Ipv4Options Dropped "ipv4_options" "IPv4 options from a client that has not logged in.";
+    39 Ipv6Malformed Dropped "ipv6_malformed" "An IPv6 header that contradicts itself or the frame.";
+    40 Ipv6Extension Dropped "ipv6_extension" "IPv6 extension headers from a client that has not logged in.";
+    41 Fragment Dropped "fragment" "A fragment from a client that has not logged in.";
+    42 SourceAddress Dropped "source_address" "A source address no host may use: multicast, loopback, unspecified, or the destination's own.";
+    43 DestinationAddress Dropped "destination_address" "A multicast, broadcast, loopback or unspecified destination that no rule permits.";
+    44 DestinationMac Dropped "destination_mac" "Addressed to another station, or to a group: never answered.";
+    45 Protocol Dropped "protocol" "An IP protocol that no rule permits.";
+    46 Icmp Dropped "icmp" "An ICMP message that no rule permits.";
+    47 RouterAdvertisement Dropped "router_advertisement" "A router advertisement or redirect from a guest.";
+    48 DhcpServer Dropped "dhcp_server" "A DHCP server's message from a guest.";
+    49 TcpMalformed Dropped "tcp_malformed" "A TCP header that contradicts itself or the packet, or flags that no connection has.";
+    50 UdpMalformed Dropped "udp_malformed" "A UDP header that contradicts the packet.";
+    51 TcpReset Dropped "tcp_reset" "A reset: never answered (RFC 9293 section 3.5.2).";
+    52 HttpAckOnly Dropped "http_ack_only" "An acknowledgement without data on a TCP/80 connection of ours: nothing to do.";
+    53 AnswerTooLarge Dropped "answer_too_large" "The ICMP answer would be larger than the packet it answers.";
+    54 ResponderAbsent Dropped "responder_absent" "No responder is attached to this receive queue: portald is not running.";
+    55 AnswerFailed Dropped "answer_failed" "The kernel refused to resize the frame for the answer.";
+}
+
+/// Room for reasons in a counter block: a power of two, so that an index can be masked.
+pub const REASON_SLOTS: usize = 64;
+
+const _: () = {
+    let mut i = 0;
+    while i < Reason::ALL.len() {
+        assert!((Reason::ALL[i] as usize) < REASON_SLOTS);
+        i += 1;
+    }
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_numbers_round_trip() {
+        for (i, a) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::try_from(*a as u32), Ok(*a));
+            for b in &Reason::ALL[i + 1..] {
+                assert_ne!(a.name(), b.name());
+                assert_ne!(*a as u32, *b as u32);
+            }
+        }
+        assert_eq!(Reason::try_from(0), Err(UnknownReason(0)));
+    }
+}

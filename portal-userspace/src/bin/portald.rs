@@ -1,0 +1,2 @@
+//! portald
+fn main() {}

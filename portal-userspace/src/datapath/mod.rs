@@ -1,0 +1,4 @@
+//! The kernel's side of Portal: loading and attaching the gate, and its maps with their types.
+
+pub mod counters;
+pub mod sessions;

@@ -1,0 +1,10 @@
+//! Portal's user space: the library behind `portald` and `portalctl`.
+
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod datapath;
+pub mod net;
+pub mod responder;
+pub mod session;
+pub mod web;
