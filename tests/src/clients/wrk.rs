@@ -1,0 +1,1 @@
+//! wrk: load, with every response checked.
