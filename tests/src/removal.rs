@@ -86,11 +86,14 @@ pub(crate) fn remove_abandoned() -> Result<()> {
     Ok(())
 }
 
-/// When the process started, in clock ticks since boot (field 22 of `proc_pid_stat(5)`): a pid alone may have been reused.
+/// When the live process started, in clock ticks since boot (field 22 of `proc_pid_stat(5)`): a pid alone may have been reused.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; two fields are before it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    // The name, in parentheses, may hold anything; two fields end with it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    // A process that nobody has reaped yet is gone all the same.
+    let alive = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| alive)?.parse().ok()
 }
 
 /// Removes everything of a lab that is there; goes on after an error, and says it.

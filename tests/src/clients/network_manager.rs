@@ -2,30 +2,33 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     lab::Lab,
     process::{Service, run, wait_for},
 };
 
-/// Runs in a mount and process namespace of its own: read-only /sys and an empty /run, so that neither udev nor the machine's
-/// own bus is seen, then the bus, then `NetworkManager` in the foreground.
+/// Runs in the mount namespace that `ip netns exec` has made: read-only /sys and an empty /run, so that neither udev nor the machine's
+/// own bus is seen, then the bus (the end of the lab ends it), then `NetworkManager` in the foreground.
 const START: &str = r#"
 set -e
-mount -t sysfs -o ro sysfs /sys
+mount -o remount,bind,ro /sys
+# The lab's directory is in the /run that this hides; the working directory still leads to it.
 mount -t tmpfs tmpfs /run
-mkdir -p /run/dbus /run/NetworkManager
-mount --bind "$1/state" /var/lib/NetworkManager
-dbus-daemon --system --fork --nopidfile
-exec NetworkManager --debug --config "$1/NetworkManager.conf" --config-dir "$1/none" --system-config-dir "$1/none"
+mkdir -p /run/lab /run/NetworkManager
+mount --no-canonicalize --bind . /run/lab
+mount --bind /run/lab/state /var/lib/NetworkManager
+dbus-daemon --system --fork --nopidfile --address="unix:path=/run/lab/bus"
+export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/lab/bus
+exec NetworkManager --debug --config=/run/lab/NetworkManager.conf --config-dir=/run/lab/none --system-config-dir=/run/lab/none
 "#;
 
 /// A running `NetworkManager`.
 #[derive(Debug)]
 pub struct NetworkManager {
     service: Service,
-    guest: String,
+    bus: String,
 }
 
 impl NetworkManager {
@@ -38,13 +41,10 @@ impl NetworkManager {
         let connections = directory.join("connections");
         fs::write(
             directory.join("NetworkManager.conf"),
-            format!(
-                "[main]\nplugins=keyfile\nno-auto-default=*\ndhcp=internal\ndns=none\nauth-polkit=false\n\
-                 [keyfile]\npath={}\n\
-                 [device]\nmatch-device=interface-name:eth0\nmanaged=1\n\
-                 [connectivity]\nuri=http://network-test.debian.org/nm\ninterval=300\n",
-                connections.display()
-            ),
+            "[main]\nplugins=keyfile\nno-auto-default=*\ndhcp=internal\ndns=none\nauth-polkit=false\n\
+             [keyfile]\npath=/run/lab/connections\n\
+             [device]\nmatch-device=interface-name:eth0\nmanaged=1\n\
+             [connectivity]\nuri=http://network-test.debian.org/nm\ninterval=300\n",
         )?;
         let profile = connections.join("guest.nmconnection");
         fs::write(
@@ -53,17 +53,17 @@ impl NetworkManager {
              [ipv4]\nmethod=auto\n[ipv6]\nmethod=link-local\n",
         )?;
         fs::set_permissions(&profile, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-        let mut command = lab.guest.client_tree("sh");
-        command.args(["-c", START, "sh"]).arg(&directory);
+        let mut command = lab.guest.client("sh");
+        command.args(["-c", START]).current_dir(&directory);
         let service = Service::start("NetworkManager", &mut command, &lab.directory().join("nm.log"))?;
-        let mut manager = Self { service, guest: lab.guest.name().to_owned() };
+        let mut manager = Self { service, bus: format!("unix:path={}/bus", directory.display()) };
         let connected = wait_for("NetworkManager's connection", Duration::from_secs(30), || {
             manager.service.ended().ok().flatten().map(|_| false).or_else(|| {
                 let state = manager.nmcli(lab, &["-t", "-f", "STATE", "general"]).ok()?;
                 state.starts_with("connected").then_some(true)
             })
         });
-        connected.with_context(|| manager.service.log())?;
+        ensure!(connected.with_context(|| manager.service.log())?, "NetworkManager ended: {}", manager.service.log());
         Ok(manager)
     }
 
@@ -78,12 +78,7 @@ impl NetworkManager {
     }
 
     fn nmcli(&self, lab: &Lab, arguments: &[&str]) -> Result<String> {
-        // The bus is in the mount namespace of the process below the one that was started.
-        let below = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.service.pid()))?;
-        let pid =
-            below.split_whitespace().next().with_context(|| format!("NetworkManager in {} is gone", self.guest))?;
-        let mut command = lab.guest.service("nsenter");
-        command.args(["--mount", "--pid", "--target", pid, "nmcli"]).args(arguments);
-        run(&mut command, Duration::from_secs(20))?.success()
+        let mut command = lab.guest.client("nmcli");
+        run(command.args(arguments).env("DBUS_SYSTEM_BUS_ADDRESS", &self.bus), Duration::from_secs(20))?.success()
     }
 }
