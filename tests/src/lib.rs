@@ -18,3 +18,4 @@ mod xdp_pass;
 pub use lab::Lab;
 pub use namespace::Namespace;
 pub use portald::{Portald, Settings};
+pub use removal::wait_for_signal;

@@ -86,6 +86,11 @@ impl Portald {
         self.service.pid()
     }
 
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.service.ended()?.is_none())
+    }
+
     /// Kills it without a chance to clean up.
     pub fn kill9(&mut self) -> Result<()> {
         self.service.kill()
@@ -118,7 +123,8 @@ fn config_path(lab: &Lab) -> PathBuf {
     lab.directory().join("portal.toml")
 }
 
-fn socket(lab: &Lab) -> PathBuf {
+/// The control socket.
+pub fn socket(lab: &Lab) -> PathBuf {
     lab.directory().join("portald.sock")
 }
 

@@ -5,7 +5,10 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, MutexGuard, Once, PoisonError},
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -34,6 +37,19 @@ const OWNER: &str = "owner";
 
 /// The labs of this process.
 static OURS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// No exit code has been chosen.
+const UNSET: i32 = -1;
+/// With what the process exits when a signal ends it.
+static EXIT_CODE: AtomicI32 = AtomicI32::new(UNSET);
+
+/// Waits until a signal ends this process, which then removes its labs and exits with this code.
+pub fn wait_for_signal(exit_code: i32) -> ! {
+    EXIT_CODE.store(exit_code, Ordering::Relaxed);
+    loop {
+        thread::park();
+    }
+}
 
 fn ours() -> MutexGuard<'static, BTreeSet<String>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,7 +173,8 @@ fn remove_on_signal() {
                 // Held until the exit, so that no thread starts or removes a lab meanwhile.
                 let ours = ours();
                 ours.iter().for_each(|lab| remove(lab));
-                std::process::exit(128 + signal);
+                let chosen = EXIT_CODE.load(Ordering::Relaxed);
+                std::process::exit(if chosen == UNSET { 128 + signal } else { chosen });
             }
         });
     });

@@ -4,15 +4,15 @@ use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 
 /// One step.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// What was done.
-    pub what: String,
+    pub(crate) what: String,
     /// What must come.
-    pub expected: String,
+    pub(crate) expected: String,
     /// What came.
-    pub got: String,
+    pub(crate) got: String,
     /// Whether they agree.
-    pub ok: bool,
+    pub(crate) ok: bool,
 }
 
 /// Draws the table.
