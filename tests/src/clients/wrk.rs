@@ -10,8 +10,13 @@ use crate::{lab::Lab, process::run};
 /// Counts the responses that are the expected one: status, every header field, and body. wrk has parsed them, so the order of
 /// the fields is not compared.
 const SCRIPT: &str = r#"
+local ffi = require("ffi")
+ffi.cdef("int getpid(void); int kill(int pid, int signal);")
 local threads = {}
-function setup(thread) table.insert(threads, thread) end
+function setup(thread)
+  table.insert(threads, thread)
+  thread:set("me", #threads)
+end
 
 function init(args)
   local text = assert(io.open(args[1], "rb")):read("*a")
@@ -20,6 +25,7 @@ function init(args)
   for name, value in head:gmatch("\n([^:\r\n]+): *([^\r\n]*)") do
     want_fields[name], want_count = value, want_count + 1
   end
+  mine, other = args[1] .. ".done" .. me, args[1] .. ".done" .. 3 - me
   left, exact, wrong, first = tonumber(args[2]), 0, 0, ""
 end
 
@@ -39,7 +45,11 @@ function response(status, headers, body)
     if first == "" then first = status .. " " .. body:sub(1, 60):gsub("[^%w ]", ".") end
   end
   left = left - 1
-  if left == 0 then wrk.thread:stop() end
+  if left > 0 then return end
+  wrk.thread:stop()
+  io.open(mine, "w"):close()
+  -- wrk itself waits for the end of its duration, or for SIGINT.
+  if io.open(other) then ffi.C.kill(ffi.C.getpid(), 2) end
 end
 
 function done(summary, latency, requests)
@@ -72,15 +82,19 @@ pub struct Report {
     pub latency_us: [u64; 3],
 }
 
-/// Asks this many times from the guest (a multiple of 2: there are two threads), for at most as long as the limit.
+/// Asks at least this many times from the guest, for at most as long as the limit.
 pub fn run_wrk(lab: &Lab, url: &str, expected: &[u8], requests: u64, limit: Duration) -> Result<Report> {
     let (script, response) = (lab.directory().join("wrk.lua"), lab.directory().join("wrk.expected"));
     fs::write(&script, SCRIPT)?;
     fs::write(&response, expected)?;
+    for thread in 1..=2 {
+        // What a run before this one has left.
+        let _ = fs::remove_file(lab.directory().join(format!("wrk.expected.done{thread}")));
+    }
     let mut command = lab.guest.client("wrk");
     command.args(["--threads", "2", "--connections", "64", "--timeout", "2s"]);
     command.args(["--duration", &format!("{}s", limit.as_secs())]).args(["-H", "Host: www.example.com"]);
-    command.arg("--script").arg(&script).arg(url).arg("--").arg(&response).arg((requests / 2).to_string());
+    command.arg("--script").arg(&script).arg(url).arg("--").arg(&response).arg(requests.div_ceil(2).to_string());
     let text = run(&mut command, limit + Duration::from_secs(10))?.success()?;
     let json =
         text.lines().find_map(|line| line.strip_prefix("JSON ")).with_context(|| format!("no report: {text}"))?;
