@@ -66,7 +66,10 @@ fn a_second_portald_is_refused_and_the_first_goes_on() -> Result<()> {
     let lab = Lab::new()?;
     let mut first = Portald::start(&lab, &Settings::default())?;
     let output = refused(&lab, &config_text(&lab, &Settings::default()))?;
-    assert_refused("a second portald", &output, 1, &["running"]);
+    assert_refused("a second portald", &output, 1, &["another portald is running"]);
+    // With a socket of its own it still finds the pins taken.
+    let other_socket = config_text(&lab, &Settings::default()).replace("portald.sock", "second.sock");
+    assert_refused("a second portald with its own socket", &refused(&lab, &other_socket)?, 1, &["another portald"]);
     a_stranger(&lab.guest)?;
     done(&lab, &["status"])?;
     assert!(first.stop(Duration::from_secs(2))?.success());
@@ -107,7 +110,7 @@ fn a_full_client_map_refuses_the_next_and_keeps_the_others() -> Result<()> {
         "a third client",
         &portalctl(&lab, &["allow", "00:00:5e:00:53:12"])?,
         1,
-        &["full", "limits.clients"],
+        &["2 places", "limits.clients"],
     );
     a_guest(&lab.guest)?;
     a_guest(&lab.other)?;
