@@ -5,7 +5,10 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod checksum;
+pub mod cookie;
 pub mod reason;
+pub mod siphash;
 pub mod tables;
 #[cfg(feature = "user")]
 mod user;

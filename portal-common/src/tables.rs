@@ -4,7 +4,7 @@
 
 use core::mem::{align_of, size_of};
 
-use crate::reason::REASON_SLOTS;
+use crate::{reason::REASON_SLOTS, siphash::Key};
 
 /// A guest network: an interface, or an interface and a VLAN. Each has sessions of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -181,6 +181,20 @@ impl GateConfig {
     }
 }
 
+/// The secrets behind the SYN cookies, one for each of four time slots: see [`crate::cookie`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CookieKeys {
+    pub(crate) keys: [Key; 4],
+}
+
+impl CookieKeys {
+    /// The keys of four consecutive slots; a slot's number modulo four picks its key.
+    pub const fn new(keys: [Key; 4]) -> Self {
+        Self { keys }
+    }
+}
+
 /// How often each reason was given, on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -194,4 +208,5 @@ const _: () = assert!(size_of::<ClientKey>() == 8 && align_of::<ClientKey>() == 
 const _: () = assert!(size_of::<Session>() == 16 && align_of::<Session>() == 8);
 const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 1);
 const _: () = assert!(size_of::<GateConfig>() == 16 && align_of::<GateConfig>() == 4);
+const _: () = assert!(size_of::<CookieKeys>() == 64 && align_of::<CookieKeys>() == 8);
 const _: () = assert!(size_of::<Counters>() == 8 * REASON_SLOTS);
