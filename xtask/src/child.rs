@@ -84,3 +84,27 @@ pub(crate) fn named(command: &Command) -> String {
         .collect::<Vec<_>>()
         .join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_request_to_end_reaches_the_child_and_this_process_lives_to_see_it_end() {
+        let interrupts = Interrupts::catch().expect("handlers");
+        let sender = std::thread::spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            kill_process(rustix::process::getpid(), Signal::TERM).expect("a signal to itself");
+        });
+        let before = Instant::now();
+        let status = interrupts.run(Command::new("sleep").arg("20")).expect("sleep starts");
+        assert_eq!(status.signal(), Some(SIGTERM));
+        assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+        assert_eq!(interrupts.exit_code(), Some(143));
+        assert!(interrupts.check().is_err());
+        sender.join().expect("sent");
+    }
+}

@@ -45,15 +45,24 @@ enum Command {
     Demo(Rest),
     /// Work with the lab of network namespaces (needs root); arguments go to the lab
     Lab(Rest),
-    /// Run all tests (needs root); arguments go to `cargo test`
+    /// Run all tests (needs root); arguments, such as a filter, go to `cargo test`
     Test(Rest),
 }
 
-/// What is handed on, word by word.
+/// What is handed on, word by word, `--help` and the first `--` included.
 #[derive(clap::Args)]
+#[command(disable_help_flag = true)]
 struct Rest {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
     rest: Vec<OsString>,
+}
+
+impl Rest {
+    /// The words as they were typed. clap's own list lacks a leading `--`, which means something to cargo.
+    fn words(self) -> Vec<OsString> {
+        let typed: Vec<_> = std::env::args_os().skip(2).collect();
+        if typed.first().is_some_and(|word| word == "--") { typed } else { self.rest }
+    }
 }
 
 fn main() -> ExitCode {
@@ -75,24 +84,25 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             setup(lints, with_deny, Voice::Full)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Build(Rest { rest }) => {
+        Command::Build(rest) => {
             setup(false, false, Voice::OnlyChanges)?;
-            Err(tasks::build(&rest))
+            tasks::build(&rest.words(), &interrupts)
         }
-        Command::Demo(Rest { rest }) => {
+        Command::Demo(rest) => {
             tasks::demand_root("demo")?;
             setup(false, false, Voice::OnlyChanges)?;
-            Err(tasks::demo(&rest))
+            let arguments: Vec<_> = std::iter::once("demo".into()).chain(rest.words()).collect();
+            tasks::lab(&arguments, &interrupts)
         }
-        Command::Lab(Rest { rest }) => {
+        Command::Lab(rest) => {
             tasks::demand_root("lab")?;
             setup(false, false, Voice::OnlyChanges)?;
-            Err(tasks::lab(&rest))
+            tasks::lab(&rest.words(), &interrupts)
         }
-        Command::Test(Rest { rest }) => {
+        Command::Test(rest) => {
             tasks::demand_root("test")?;
             setup(false, false, Voice::OnlyChanges)?;
-            tasks::test(&rest, &interrupts)
+            tasks::test(&rest.words(), &interrupts)
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 
-use crate::child::{Interrupts, named};
+use crate::child::Interrupts;
 use crate::environment;
 
 /// Stops unless this process may create namespaces and load BPF programs.
@@ -20,83 +20,113 @@ pub(crate) fn demand_root(task: &str) -> Result<()> {
     )
 }
 
-/// Becomes `cargo build`. Returns only if that failed.
-pub(crate) fn build(rest: &[OsString]) -> Error {
-    become_cargo(environment::cargo().args(["build", "--workspace", "--exclude", "portal-ebpf"]).args(rest))
+/// Everything but the BPF program, which portal-userspace's build script builds.
+const WORKSPACE: &str = "--workspace --exclude portal-ebpf";
+
+/// Builds everything.
+pub(crate) fn build(rest: &[OsString], interrupts: &Interrupts) -> Result<ExitCode> {
+    let mut command = environment::cargo();
+    command.args(["build"].into_iter().chain(WORKSPACE.split(' '))).args(rest);
+    let status = interrupts.run(&mut command)?;
+    let code = interrupts.exit_code().or_else(|| status.code().and_then(|code| u8::try_from(code).ok()));
+    Ok(ExitCode::from(code.unwrap_or(1)))
 }
 
-/// Becomes the demonstration. Returns only if that failed.
-pub(crate) fn demo(rest: &[OsString]) -> Error {
-    become_cargo(lab_binary().arg("demo").args(rest))
-}
-
-/// Becomes the lab's command line. Returns only if that failed.
-pub(crate) fn lab(rest: &[OsString]) -> Error {
-    become_cargo(lab_binary().args(rest))
+/// Builds everything and becomes the lab's command line, which shows the demonstration too. Returns only on failure.
+///
+/// The lab starts `portald` and `portalctl`, which no dependency makes cargo build: so all is built first. And this
+/// process is replaced, so that nothing stands between a signal and the lab's cleaning up.
+pub(crate) fn lab(arguments: &[OsString], interrupts: &Interrupts) -> Result<ExitCode> {
+    let built = build(&[], interrupts)?;
+    if built != ExitCode::SUCCESS {
+        return Ok(built);
+    }
+    let program = std::env::current_exe().context("cannot tell where this program is")?.with_file_name("lab");
+    let error = environment::command(&program).args(arguments).exec();
+    Err(Error::new(error).context(format!("cannot start {}", program.display())))
 }
 
 /// Runs every test, the integration tests last, so that the last lines are a test runner's summary.
 ///
 /// All steps run, whatever the earlier ones said; the exit code tells whether one failed.
 pub(crate) fn test(rest: &[OsString], interrupts: &Interrupts) -> Result<ExitCode> {
-    let mut failed = Vec::new();
+    let built = build(&[], interrupts)?;
+    if built != ExitCode::SUCCESS {
+        return Ok(built);
+    }
+    let mut passed = true;
     for step in test_steps(rest) {
         let mut command = environment::cargo();
         command.args(step);
-        if !interrupts.run(&mut command)?.success() {
-            failed.push(named(&command));
-        }
+        passed &= interrupts.run(&mut command)?.success();
         if let Some(code) = interrupts.exit_code() {
             return Ok(ExitCode::from(code));
         }
     }
     // Nothing is printed after the runner's own lines, which name the failed tests and their step.
-    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The calls of cargo that together run every test once.
+/// The calls of cargo that together run every test once; or the one call, if `rest` itself says what to test.
 fn test_steps(rest: &[OsString]) -> Vec<Vec<OsString>> {
-    let everything = &["--workspace", "--exclude", "portal-ebpf"][..];
-    let step = |words: &[&[&str]]| {
-        ["test", "--no-fail-fast"]
-            .into_iter()
-            .chain(words.iter().copied().flatten().copied())
-            .map(OsString::from)
-            .chain(rest.iter().cloned())
-            .collect()
+    let step = |words: &str| {
+        let words = ["test", "--no-fail-fast"].into_iter().chain(words.split_whitespace()).map(OsString::from);
+        words.chain(rest.iter().cloned()).collect()
     };
+    if rest.iter().take_while(|word| *word != "--").any(selects) {
+        return vec![step("")];
+    }
     vec![
-        step(&[everything, &["--lib", "--bins"]]),
-        step(&[everything, &["--doc"]]),
-        step(&[&["--package", "portal-tests", "--test", "*"]]),
+        step(&format!("{WORKSPACE} --exclude portal-tests --lib --bins")),
+        step(&format!("{WORKSPACE} --doc")),
+        step("--package portal-tests --tests"),
     ]
 }
 
-fn lab_binary() -> Command {
-    let mut command = environment::cargo();
-    command.args(["run", "--quiet", "--package", "portal-tests", "--bin", "lab", "--"]);
-    command
-}
-
-/// Replaces this process by cargo, which replaces itself by what it runs: a signal then reaches that and nothing
-/// stands between it and its cleaning up.
-fn become_cargo(command: &mut Command) -> Error {
-    let error = command.exec();
-    Error::new(error).context(format!("cannot start {}", named(command)))
+/// Whether this option of `cargo test` selects packages or targets, which cannot be selected twice.
+fn selects(word: &OsString) -> bool {
+    const OPTIONS: [&str; 16] = [
+        "-p",
+        "--package",
+        "--workspace",
+        "--all",
+        "--lib",
+        "--bin",
+        "--bins",
+        "--doc",
+        "--test",
+        "--tests",
+        "--example",
+        "--examples",
+        "--bench",
+        "--benches",
+        "--all-targets",
+        "--manifest-path",
+    ];
+    word.to_str().is_some_and(|word| OPTIONS.contains(&word.split('=').next().unwrap_or(word)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn steps(rest: &str) -> Vec<String> {
+        let rest: Vec<_> = rest.split_whitespace().map(OsString::from).collect();
+        test_steps(&rest).iter().map(|step| step.join(" ".as_ref()).into_string().expect("UTF-8")).collect()
+    }
+
     #[test]
     fn the_integration_tests_come_last_and_every_step_gets_the_filter() {
-        let steps = test_steps(&["gate".into(), "--".into(), "--nocapture".into()]);
-        for step in &steps {
-            assert_eq!(step[..2], ["test", "--no-fail-fast"]);
-            assert_eq!(step[step.len() - 3..], ["gate", "--", "--nocapture"]);
+        let steps = steps("gate -- --nocapture --test-threads=1");
+        assert_eq!(steps.len(), 3);
+        assert!(steps.iter().all(|step| step.ends_with(" gate -- --nocapture --test-threads=1")), "{steps:?}");
+        assert!(steps[2].contains("--package portal-tests --tests"), "{steps:?}");
+    }
+
+    #[test]
+    fn a_selection_of_the_callers_own_is_run_as_it_is() {
+        for rest in ["--test gate", "--test=gate", "-p xtask plan", "name --doc"] {
+            assert_eq!(steps(rest), [format!("test --no-fail-fast {rest}")]);
         }
-        let last = steps.last().expect("there are steps");
-        assert!(last.contains(&"--test".into()) && last.contains(&"portal-tests".into()), "{last:?}");
     }
 }
