@@ -64,7 +64,10 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 
 /// The cargo that started this program.
 pub(crate) fn cargo() -> Command {
-    command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // .cargo/config.toml sets it for build scripts; it would silence this one too.
+    command.env_remove("CARGO_TERM_QUIET");
+    command
 }
 
 #[cfg(test)]
