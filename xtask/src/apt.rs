@@ -32,7 +32,12 @@ pub(crate) fn install(packages: &[&str], services: &[&str], interrupts: &Interru
 
 /// Refreshes the lists and downloads. May be interrupted at any time.
 fn fetch(packages: &[&str], interrupts: &Interrupts) -> Result<()> {
-    run(interrupts, apt_get().arg("update"))?;
+    // A source of the machine's own that is broken fails this, and need not hold what we want. What does not come will
+    // fail the next call.
+    if let Err(error) = run(interrupts, apt_get().arg("update")) {
+        interrupts.check()?;
+        eprintln!("setup: warning: {error:#}; goes on with the package lists that are there");
+    }
     run(interrupts, apt_get().args(["install", "--download-only"]).args(packages))
 }
 
