@@ -5,6 +5,9 @@ mod mac;
 mod neighbour;
 mod netlink;
 
+pub(crate) mod client;
+pub(crate) mod serve;
+
 pub use interface::{AttachedXdp, Interface, Master};
 pub use mac::{Mac, MacError};
 pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, mac_of, neighbours};
