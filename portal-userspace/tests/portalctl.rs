@@ -1,4 +1,5 @@
 //! The `portalctl` program against a real control server.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
     net::SocketAddr,
@@ -43,7 +44,7 @@ struct Daemon {
     _runtime: Runtime,
 }
 
-fn daemon(capacity: u32, group: Option<Group>) -> Daemon {
+fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let table = SessionTable::create(capacity).expect("a BPF map needs root");
@@ -62,13 +63,13 @@ fn daemon(capacity: u32, group: Option<Group>) -> Daemon {
         counters: Arc::new(CounterReader::create().unwrap()),
         responder: Arc::new(|| vec![("requests", 5)]),
         neighbours: Arc::new(One),
-        access: Access::new(group.clone()),
+        access: Access::new(group.cloned()),
         started: Instant::now(),
     };
     let (stop, stopping) = watch::channel(false);
     let path = directory.path().join("portald.sock");
     runtime.block_on(async {
-        let socket = ControlSocket::bind(&path, group.as_ref()).unwrap();
+        let socket = ControlSocket::bind(&path, group).unwrap();
         drop(tokio::spawn(control.serve(socket, stopping)));
     });
     Daemon { directory, _stop: stop, _runtime: runtime }
@@ -186,7 +187,7 @@ fn without_a_daemon_it_says_so() {
 fn without_permission_it_names_the_group_that_has_it() {
     // Debian's group 4.
     let group = Group { gid: 4, name: "adm".into() };
-    let daemon = daemon(8, Some(group));
+    let daemon = daemon(8, Some(&group));
     // The program and the socket must be within the user's reach: a copy beside it.
     std::fs::set_permissions(daemon.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = daemon.directory.path().join("portalctl");

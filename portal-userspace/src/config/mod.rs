@@ -15,6 +15,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::datapath::gate::Mode;
+
 pub use effective::{Effective, ResolveError, Url};
 pub use error::ConfigError;
 pub use values::{AbsolutePath, Clients, Count, GroupName, InterfaceName, PortalUrl, SessionLength, Terms, Title};
@@ -71,6 +73,15 @@ pub enum XdpMode {
     Native,
     /// In the network stack: works with every driver, slower.
     Generic,
+}
+
+impl From<XdpMode> for Mode {
+    fn from(mode: XdpMode) -> Self {
+        match mode {
+            XdpMode::Native => Self::Native,
+            XdpMode::Generic => Self::Generic,
+        }
+    }
 }
 
 impl XdpMode {

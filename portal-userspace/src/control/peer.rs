@@ -25,7 +25,7 @@ impl Peer {
     }
 }
 
-/// The peer's supplementary groups: SO_PEERGROUPS, Linux 4.13. `/proc/PID/status` would be of whoever has the id by now.
+/// The peer's supplementary groups: `SO_PEERGROUPS`, Linux 4.13. `/proc/PID/status` would be of whoever has the id by now.
 fn peer_groups<S: AsFd>(socket: &S) -> io::Result<Vec<u32>> {
     let fd = socket.as_fd().as_raw_fd();
     let mut groups = vec![0_u32; 64];

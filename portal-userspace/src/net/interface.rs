@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
 use xdp::nic::NicIndex;
 
 use super::netlink::{NetError, ask};
-use crate::config::XdpMode;
+use crate::{config::XdpMode, datapath::gate::Mode};
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,6 +157,20 @@ impl Interface {
         }
         Ok(())
     }
+}
+
+/// How the XDP program on this interface is attached; None where there is none. For callers that are not async.
+pub(crate) fn attached_mode(interface: &str) -> anyhow::Result<Option<Mode>> {
+    // On a thread of its own, as the caller may be inside a runtime already, which can't be entered twice. A new thread
+    // is in the network namespace of the one that made it.
+    let found = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| -> Result<Interface, NetError> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(Interface::by_name(interface))
+        });
+        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(found.xdp.iter().find_map(|program| program.mode).map(Mode::from))
 }
 
 fn attached(xdp: &[LinkXdp]) -> Vec<AttachedXdp> {

@@ -8,6 +8,7 @@ mod netlink;
 pub(crate) mod client;
 pub(crate) mod serve;
 
+pub(crate) use interface::attached_mode;
 pub use interface::{AttachedXdp, Interface, Master};
 pub use mac::{Mac, MacError};
 pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, mac_of, neighbours};

@@ -93,28 +93,32 @@ pub(crate) async fn until_stopped(stop: watch::Receiver<bool>, work: impl Future
 /// How many connections are open: in all, and of each client.
 #[derive(Clone)]
 pub(crate) struct Places<K> {
-    open: Arc<Mutex<HashMap<K, usize>>>,
+    taken: Arc<Mutex<Taken<K>>>,
     total: usize,
     each: usize,
 }
 
+/// What is taken: the sum, and each client's part, which is never 0.
+struct Taken<K> {
+    sum: usize,
+    each: HashMap<K, usize>,
+}
+
 impl<K: Clone + Eq + Hash> Places<K> {
     pub(crate) fn new(total: usize, each: usize) -> Self {
-        Self { open: Arc::default(), total, each }
+        let taken = Arc::new(Mutex::new(Taken { sum: 0, each: HashMap::new() }));
+        Self { taken, total, each }
     }
 
     /// A place for this client until the guard is dropped; None where it has all of its own, or none is left.
     pub(crate) fn take(&self, client: K) -> Option<Place<K>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        // One entry for each client with an open connection, so at most `total`, which is small.
-        if open.values().sum::<usize>() >= self.total {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.each.get(&client).copied().unwrap_or(0);
+        if taken.sum >= self.total || own >= self.each {
             return None;
         }
-        let count = open.entry(client.clone()).or_default();
-        if *count >= self.each {
-            return None;
-        }
-        *count += 1;
+        taken.sum += 1;
+        taken.each.insert(client.clone(), own + 1);
         Some(Place { places: self.clone(), client })
     }
 }
@@ -127,11 +131,12 @@ pub(crate) struct Place<K: Clone + Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
-        let mut open = self.places.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.client);
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.sum -= 1;
+        match taken.each.get_mut(&self.client) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => {
+                taken.each.remove(&self.client);
             }
         }
     }
@@ -153,6 +158,7 @@ mod tests {
         drop(a);
         assert!(places.take("c").is_some());
         drop(b);
-        assert!(places.open.lock().unwrap().is_empty());
+        let taken = places.taken.lock().unwrap();
+        assert!(taken.sum == 0 && taken.each.is_empty());
     }
 }

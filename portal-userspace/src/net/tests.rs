@@ -91,6 +91,7 @@ fn an_attached_xdp_program_is_seen_with_its_mode() {
                     Vec::from_iter(attached.then_some(Some(mode)))
                 );
                 assert!(found.iter().all(|x| x.program_id > 0));
+                assert_eq!(attached_mode("guest").unwrap(), attached.then(|| mode.into()));
             }
         }
     });

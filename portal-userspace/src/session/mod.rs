@@ -20,7 +20,7 @@ use crate::{
 pub use view::ClientView;
 
 /// How often expired sessions are removed. They let nothing through before that either: the gate compares the clock.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// A full table is searched for expired sessions at most this often, so that strangers can't keep the daemon busy.
 const SWEEP_WHEN_FULL_EVERY: Duration = Duration::from_secs(1);
 
@@ -152,7 +152,7 @@ impl SessionService {
         let session = Session::new(started, expires(now, running.as_ref()));
         match self.table.insert(self.key(mac), session) {
             Err(InsertError::Full { .. }) if self.make_room(&mut writing)? => {
-                self.table.insert(self.key(mac), session)?
+                self.table.insert(self.key(mac), session)?;
             }
             other => other?,
         }
@@ -212,7 +212,7 @@ pub async fn sweep_regularly(sessions: std::sync::Arc<SessionService>, stop: wat
             Ok(Ok(0)) => {}
             Ok(Ok(removed)) => tracing::debug!(removed, "expired sessions removed"),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot remove expired sessions; they let nothing through, but take places")
+                tracing::warn!(%error, "cannot remove expired sessions; they let nothing through, but take places");
             }
             Err(error) => tracing::error!(%error, "removing expired sessions panicked"),
         }

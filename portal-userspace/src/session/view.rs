@@ -28,7 +28,7 @@ pub struct ClientView {
 }
 
 impl ClientView {
-    /// The session as seen at this instant of CLOCK_MONOTONIC, in nanoseconds.
+    /// The session as seen at this instant of `CLOCK_MONOTONIC`, in nanoseconds.
     pub(super) fn new(mac: Mac, session: &Session, now_ns: u64) -> Self {
         let online = Duration::from_nanos(now_ns.saturating_sub(session.started_ns()));
         let remaining = Duration::from_nanos(session.expires_ns().saturating_sub(now_ns));

@@ -53,84 +53,7 @@ impl Pages {
 
     /// The page as an answer.
     pub(super) fn render(&self, page: Page) -> Response {
-        let again = "Try again";
-        let start = "To the start page";
-        let (status, kind, heading, text, link) = match page {
-            Page::Terms => (
-                StatusCode::OK,
-                "terms",
-                "Welcome",
-                vec!["To use the internet here, accept the terms of this network.".into()],
-                "",
-            ),
-            Page::Online { remaining } => (
-                StatusCode::OK,
-                "online",
-                "You are online",
-                vec![format!("This device is connected for another {}. You can close this page.", spoken(remaining))],
-                "",
-            ),
-            Page::NotAccepted => (
-                StatusCode::BAD_REQUEST,
-                "message",
-                "Not connected",
-                vec!["The terms were not accepted, so this device stays offline.".into()],
-                "Back to the terms",
-            ),
-            Page::UnknownDevice => (
-                StatusCode::FORBIDDEN,
-                "message",
-                "We could not find your device",
-                vec![
-                    "This page can only connect devices that are on this network directly. If you use a VPN or a proxy, \
-                     turn it off, reconnect to the network, and try again."
-                        .into(),
-                ],
-                again,
-            ),
-            Page::CrossSite => (
-                StatusCode::FORBIDDEN,
-                "message",
-                "Please use this page's own button",
-                vec!["The request came from another website, so nothing was changed.".into()],
-                start,
-            ),
-            Page::Full => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "message",
-                "The network is full",
-                vec!["As many devices as this network can take are connected. Please try again in a few minutes.".into()],
-                again,
-            ),
-            Page::NotFound => (
-                StatusCode::NOT_FOUND,
-                "message",
-                "There is no such page",
-                vec!["This is the login page of the network you are on.".into()],
-                start,
-            ),
-            Page::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "message",
-                "That does not work here",
-                vec!["The page does not take this kind of request.".into()],
-                start,
-            ),
-            Page::BadForm(status) => (
-                status,
-                "message",
-                "That did not work",
-                vec!["The form arrived incomplete. Please try again.".into()],
-                start,
-            ),
-            Page::Failed => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "message",
-                "Something went wrong",
-                vec!["That is the network's fault, not yours. Please try again in a moment.".into()],
-                again,
-            ),
-        };
+        let Words { status, kind, heading, text, link } = words(page);
         let nonce = nonce();
         let html = self.environment.get_template(TEMPLATE).and_then(|template| {
             let (title, terms, length) = (self.title.clone(), self.terms.clone(), self.length.clone());
@@ -155,6 +78,92 @@ impl Pages {
             }
         }
     }
+}
+
+/// What one page says.
+struct Words {
+    status: StatusCode,
+    /// Which controls the template shows: `terms`, `online`, or `message` with a link.
+    kind: &'static str,
+    heading: &'static str,
+    text: String,
+    link: &'static str,
+}
+
+fn words(page: Page) -> Words {
+    let again = "Try again";
+    let start = "To the start page";
+    let (status, kind, heading, text, link) = match page {
+        Page::Terms => (
+            StatusCode::OK,
+            "terms",
+            "Welcome",
+            "To use the internet here, accept the terms of this network.".into(),
+            "",
+        ),
+        Page::Online { remaining } => (
+            StatusCode::OK,
+            "online",
+            "You are online",
+            format!("This device is connected for another {}. You can close this page.", spoken(remaining)),
+            "",
+        ),
+        Page::NotAccepted => (
+            StatusCode::BAD_REQUEST,
+            "message",
+            "Not connected",
+            "The terms were not accepted, so this device stays offline.".into(),
+            "Back to the terms",
+        ),
+        Page::UnknownDevice => (
+            StatusCode::FORBIDDEN,
+            "message",
+            "We could not find your device",
+            "This page can only connect devices that are on this network directly. If you use a VPN or a proxy, \
+                 turn it off, reconnect to the network, and try again."
+                .into(),
+            again,
+        ),
+        Page::CrossSite => (
+            StatusCode::FORBIDDEN,
+            "message",
+            "Please use this page's own button",
+            "The request came from another website, so nothing was changed.".into(),
+            start,
+        ),
+        Page::Full => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "message",
+            "The network is full",
+            "As many devices as this network can take are connected. Please try again in a few minutes.".into(),
+            again,
+        ),
+        Page::NotFound => (
+            StatusCode::NOT_FOUND,
+            "message",
+            "There is no such page",
+            "This is the login page of the network you are on.".into(),
+            start,
+        ),
+        Page::MethodNotAllowed => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "message",
+            "That does not work here",
+            "The page does not take this kind of request.".into(),
+            start,
+        ),
+        Page::BadForm(status) => {
+            (status, "message", "That did not work", "The form arrived incomplete. Please try again.".into(), start)
+        }
+        Page::Failed => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "message",
+            "Something went wrong",
+            "That is the network's fault, not yours. Please try again in a moment.".into(),
+            again,
+        ),
+    };
+    Words { status, kind, heading, text, link }
 }
 
 /// Text in paragraphs: an empty line begins one.

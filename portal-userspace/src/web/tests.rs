@@ -50,7 +50,7 @@ struct Site {
 
 const PHONE: &str = "02:00:5e:10:00:01";
 
-/// The page on loopback, where 127.0.0.1 and ::1 are the phone, and 127.0.0.2 is nobody.
+/// The page on loopback, where 127.0.0.1 and `::1` are the phone, and 127.0.0.2 is nobody.
 async fn site(capacity: u32, rest: &str) -> Site {
     let text = format!("[guest]\ninterface = \"eth1\"\n{rest}");
     let config = Config::parse(&text, Path::new("test")).unwrap();
