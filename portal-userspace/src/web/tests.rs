@@ -403,3 +403,82 @@ async fn where_the_page_cannot_listen_the_error_names_address_cause_and_remedy()
     let message = bind(&["192.0.2.99:8080".parse().unwrap()]).await.unwrap_err().to_string();
     assert!(message.contains("192.0.2.99:8080") && message.contains("does not have the address"), "{message}");
 }
+
+/// Runs curl in the thread's network namespace; its output, and on the last line the status.
+fn curl(words: &[&str]) -> String {
+    let output = std::process::Command::new("curl")
+        .args(["-sS", "-m", "10", "-w", "\n%{http_code}"])
+        .args(words)
+        .output()
+        .expect("curl is installed");
+    assert!(output.status.success(), "curl {words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_guest_across_a_wire_is_known_by_the_kernels_neighbour_table_over_every_family() {
+    use crate::net::{
+        Interface, KernelNeighbours,
+        testing::{in_namespace, ip},
+    };
+
+    in_namespace(|| async {
+        ip("link add gate address 02:00:5e:10:00:ff type veth peer name guest address 02:00:5e:10:00:01");
+        ip("address add 192.0.2.1/24 dev gate");
+        ip("address add 2001:db8::1/64 dev gate nodad");
+        ip("link set gate addrgenmode none");
+        ip("address add fe80::1/64 dev gate nodad");
+        ip("link set gate up");
+        let index = Interface::by_name("gate").await.unwrap().index;
+        let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 8080, 0, index);
+        let addresses = ["192.0.2.1:8080".parse().unwrap(), "[2001:db8::1]:8080".parse().unwrap(), scoped.into()];
+        let listeners = bind(&addresses).await.unwrap();
+        let config = Config::parse("[guest]\ninterface = \"gate\"\n", Path::new("test")).unwrap();
+        let table = SessionTable::create(8).expect("a BPF map needs root");
+        let sessions = Arc::new(SessionService::new(table, Zone::FIRST, config.portal.session));
+        let neighbours = Arc::new(KernelNeighbours { interface_index: index });
+        let (stop, stopping) = watch::channel(false);
+        let page = tokio::spawn(LoginPage::new(&config, Arc::clone(&sessions), neighbours).serve(listeners, stopping));
+
+        // The gateway itself is nobody's guest. Loopback is what it reaches its own addresses by.
+        ip("link set lo up");
+        let own = tokio::task::spawn_blocking(|| curl(&["http://192.0.2.1:8080/"])).await.unwrap();
+        assert!(own.contains("could not find your device") && own.ends_with("\n403"), "{own}");
+
+        // The guest is a namespace of its own, with the wire's other end.
+        let (thread_id, wire) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        let (send_id, receive_wire) = (thread_id.0, wire.1);
+        let guest = tokio::task::spawn_blocking(move || {
+            in_namespace(move || async move {
+                send_id.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+                receive_wire.recv().unwrap();
+                ip("link set guest addrgenmode none");
+                ip("address add 192.0.2.7/24 dev guest");
+                ip("address add 2001:db8::7/64 dev guest nodad");
+                ip("address add fe80::7/64 dev guest nodad");
+                ip("link set guest up");
+                let sites = ["http://192.0.2.1:8080", "http://[2001:db8::1]:8080", "http://[fe80::1%25guest]:8080"];
+                for site in sites {
+                    let (login, logout) = (format!("{site}/login"), format!("{site}/logout"));
+                    assert!(
+                        curl(&["--retry", "5", "--retry-connrefused", site]).contains("Accept and connect"),
+                        "{site}"
+                    );
+                    assert!(curl(&["-d", "accept=yes", "-L", &login]).contains("You are online"), "{site}");
+                    assert!(curl(&[site]).contains("You are online"), "{site}");
+                    assert!(curl(&["-d", "", &logout]).ends_with("\n303"), "{site}");
+                    assert!(curl(&[site]).contains("Accept and connect"), "{site}");
+                }
+                assert!(curl(&["-d", "accept=yes", "http://192.0.2.1:8080/login"]).ends_with("\n303"));
+            });
+        });
+        let id = tokio::task::spawn_blocking(move || thread_id.1.recv().unwrap()).await.unwrap();
+        ip(&format!("link set guest netns {id}"));
+        wire.0.send(()).unwrap();
+        guest.await.unwrap();
+        let online: Vec<String> = sessions.list().unwrap().iter().map(|c| c.mac.to_string()).collect();
+        assert_eq!(online, ["02:00:5e:10:00:01"]);
+        stop.send(true).unwrap();
+        page.await.unwrap();
+    });
+}
