@@ -4,7 +4,7 @@
     reason = "`aya::Pod` is an unsafe trait: it promises that any bit pattern of the size is a value"
 )]
 
-use crate::tables::{ClientKey, Counters, GateConfig, ServiceKey, Session};
+use crate::tables::{ClientKey, CookieKeys, Counters, GateConfig, ServiceKey, Session};
 
 // SAFETY: `repr(C)` structs of integers and byte arrays, without padding (asserted in `tables`).
 unsafe impl aya::Pod for ClientKey {}
@@ -16,3 +16,5 @@ unsafe impl aya::Pod for ServiceKey {}
 unsafe impl aya::Pod for GateConfig {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Counters {}
+// SAFETY: as above.
+unsafe impl aya::Pod for CookieKeys {}
