@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::Ebpf;
 
 use crate::{
     addresses::{
@@ -41,7 +41,7 @@ pub struct Lab {
     directory: PathBuf,
     services: Vec<Service>,
     // Held for what dropping them does. The registration goes last: it removes what the others need.
-    _guest_program: OwnedFd,
+    _guest_program: Ebpf,
     _registration: Registration,
 }
 
@@ -130,7 +130,7 @@ impl Drop for Lab {
 }
 
 /// Lays the wires and sets the addresses and routes; returns what keeps the guest's end able to receive from XDP.
-fn wire(guest: &Namespace, other: &Namespace, gateway: &Namespace, internet: &Namespace) -> Result<OwnedFd> {
+fn wire(guest: &Namespace, other: &Namespace, gateway: &Namespace, internet: &Namespace) -> Result<Ebpf> {
     for namespace in [guest, other, gateway, internet] {
         // Without duplicate address detection an IPv6 address works at once.
         namespace.set("net/ipv6/conf/default/accept_dad", "0")?;
