@@ -4,7 +4,7 @@
 //! again as a whole when the client repeats its request.
 //!
 //! There is no Date field: RFC 9110 section 6.6.1 forbids it to a server without a clock, and the responder has none.
-//! Its one clock is CLOCK_MONOTONIC, and a gateway without a battery-backed clock hands out these answers before it knows
+//! Its one clock is `CLOCK_MONOTONIC`, and a gateway without a battery-backed clock hands out these answers before it knows
 //! the time.
 
 use portal_common::{

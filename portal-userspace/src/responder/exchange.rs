@@ -155,7 +155,7 @@ impl Exchange {
         Self { reassembly: Reassembly::new(policy.limits), policy, stats }
     }
 
-    /// What goes back for this frame, if anything. `now_ns` is CLOCK_MONOTONIC in nanoseconds.
+    /// What goes back for this frame, if anything. `now_ns` is `CLOCK_MONOTONIC` in nanoseconds.
     pub fn receive(&mut self, frame: &[u8], keys: &CookieKeys, now_ns: u64) -> Option<Reply<'_>> {
         let reply = self.decide(frame, keys, now_ns);
         self.stats.note(self.reassembly.tally());
