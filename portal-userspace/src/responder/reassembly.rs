@@ -25,6 +25,9 @@ const RECORD_IDLE_NS: u64 = 30_000_000_000;
 /// got lost, within the 200 to 300 ms of a usual minimum retransmission timeout; and it may repeat its *last* segment before
 /// that, as a tail loss probe (RFC 8985 section 7).
 const ORPHAN_PATIENCE_NS: u64 = 500_000_000;
+/// How far a stream may reach from its first byte: our window, and the longest request that is kept. A segment within is of
+/// this stream, even if it is marked as a first one; the mark is wrong once in 128 times.
+const SAME_STREAM: u32 = 2 * 65_536;
 /// What an entry takes beside the request's bytes: its place in the maps below, rounded up.
 const ENTRY_BYTES: usize = 512;
 
@@ -228,8 +231,10 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
         self.expire(now_ns);
         let key = (client, connection);
         match self.take(key) {
-            // The first segment of a stream that begins elsewhere: the client has used its port again.
-            Some(State::Partial { start, .. } | State::Answered { start, .. }) if piece.first && piece.seq != start => {
+            // The client has used its port again.
+            Some(State::Partial { start, .. } | State::Answered { start, .. })
+                if piece.first && piece.seq.wrapping_sub(start) > SAME_STREAM =>
+            {
                 self.begin(key, piece, now_ns, judge)
             }
             Some(State::Partial { start, bytes }) => self.go_on(key, start, bytes, piece, now_ns, judge),
@@ -520,7 +525,21 @@ mod tests {
         );
         course(
             "the port is used again",
-            &[(first(7, b"abc"), ack(10)), (first(70, b"x."), answer(1, 72)), (first(71, b"yz"), ack(73))],
+            &[
+                (first(7, b"abc"), ack(10)),
+                (first(7_000_000, b"x."), answer(1, 7_000_002)),
+                (first(5, b"yz"), ack(7)),
+                (first(4, b"."), answer(0, 5)),
+            ],
+        );
+        course(
+            "a later segment that is taken for a first one",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (first(10, b"d."), answer(4, 12)),
+                (first(10, b"d."), answer(4, 12)),
+                (first(12, b"."), Reaction::Ignore),
+            ],
         );
         course(
             "far outside of any window",
