@@ -1,6 +1,7 @@
 //! The Internet checksum (RFC 1071).
 
-/// A running ones'-complement sum of 16-bit words.
+/// A running ones'-complement sum, of words as they lie in memory: the sum does not depend on the order of bytes
+/// (RFC 1071 section 2 (B)), so that only the result is swapped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
@@ -15,14 +16,7 @@ impl Sum {
     #[inline(always)]
     #[must_use]
     pub const fn word(self, word: u16) -> Self {
-        Self(self.0 + word as u64)
-    }
-
-    /// Adds a 32-bit word as its two halves.
-    #[inline(always)]
-    #[must_use]
-    pub const fn double_word(self, word: u32) -> Self {
-        Self(self.0 + (word >> 16) as u64 + (word & 0xffff) as u64)
+        Self(self.0 + word.to_be() as u64)
     }
 
     /// Adds a header of known, even length.
@@ -30,10 +24,14 @@ impl Sum {
     #[must_use]
     pub fn array<const N: usize>(mut self, bytes: &[u8; N]) -> Self {
         const { assert!(N.is_multiple_of(2)) };
+        // 32 bits at a time: the sum of the halves is the same once the carries are folded.
         let mut i = 0;
-        while i < N {
-            self = self.word(u16::from_be_bytes([bytes[i], bytes[i + 1]]));
-            i += 2;
+        while i + 4 <= N {
+            self.0 += u64::from(u32::from_ne_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]));
+            i += 4;
+        }
+        if i < N {
+            self.0 += u64::from(u16::from_ne_bytes([bytes[i], bytes[i + 1]]));
         }
         self
     }
@@ -43,10 +41,10 @@ impl Sum {
     pub fn bytes(mut self, bytes: &[u8]) -> Self {
         let (words, rest) = bytes.as_chunks::<2>();
         for word in words {
-            self = self.word(u16::from_be_bytes(*word));
+            self = self.array(word);
         }
         match rest {
-            [last] => self.word(u16::from_be_bytes([*last, 0])),
+            [last] => self.array(&[*last, 0]),
             _ => self,
         }
     }
@@ -61,12 +59,12 @@ impl Sum {
     /// The checksum field's value.
     #[inline(always)]
     pub const fn checksum(self) -> u16 {
-        // Three folds: 64 bits of sum leave a carry after one, and after two.
+        // A frame's worth of words never comes near 2^48: after this fold 33 bits are left at most, then 18, 17 and 16.
         let mut sum = (self.0 & 0xffff_ffff) + (self.0 >> 32);
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
-        !(sum as u16)
+        u16::from_be(!(sum as u16))
     }
 }
 

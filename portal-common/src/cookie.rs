@@ -108,8 +108,8 @@ pub fn phase(keys: &CookieKeys, tuple: &FourTuple, seq: u32, ack: u32, now_ns: u
 
 #[inline(always)]
 fn hash(keys: &CookieKeys, tuple: &FourTuple, slot: u64) -> u64 {
-    let [s0, s1] = words(tuple.source);
-    let [d0, d1] = words(tuple.destination);
+    let [s0, s1] = tuple.source.words();
+    let [d0, d1] = tuple.destination.words();
     let ports = u64::from(tuple.source_port) << 16 | u64::from(tuple.destination_port);
     siphash(keys.of_slot(slot), [s0, s1, d0, d1, ports, slot])
 }
@@ -123,15 +123,6 @@ const fn checked_part(hash: u64) -> u32 {
 #[inline(always)]
 const fn start(hash: u64, client_isn: u32) -> u32 {
     (client_isn ^ hash as u32).wrapping_mul(0x9e37_79b1) >> (u32::BITS - START_BITS)
-}
-
-#[inline(always)]
-fn words(address: Address) -> [u64; 2] {
-    let a = address.0;
-    [
-        u64::from_be_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
-        u64::from_be_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
-    ]
 }
 
 impl CookieKeys {

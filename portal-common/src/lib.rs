@@ -5,8 +5,12 @@
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
 
+pub mod answer;
 pub mod checksum;
 pub mod cookie;
+pub mod decide;
+pub mod frame;
+mod protocol;
 pub mod reason;
 pub mod siphash;
 pub mod tables;

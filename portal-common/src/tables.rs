@@ -6,6 +6,9 @@ use core::mem::{align_of, size_of};
 
 use crate::{reason::REASON_SLOTS, siphash::Key};
 
+/// The most receive queues of an interface that the gate serves.
+pub const MAX_QUEUES: u32 = 64;
+
 /// A guest network: an interface, or an interface and a VLAN. Each has sessions of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(transparent)]
@@ -27,27 +30,30 @@ impl Zone {
 }
 
 /// Who a client is: a MAC address within a zone.
+// The alignment makes it one word, which the gate builds in a register and the BPF stack holds without a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
-pub struct ClientKey {
-    zone: Zone,
-    mac: [u8; 6],
-}
+#[repr(C, align(8))]
+pub struct ClientKey([u8; 8]);
 
 impl ClientKey {
     /// The client with this MAC address in this zone.
+    #[inline(always)]
     pub const fn new(zone: Zone, mac: [u8; 6]) -> Self {
-        Self { zone, mac }
+        let [z0, z1] = zone.0;
+        let [m0, m1, m2, m3, m4, m5] = mac;
+        Self([z0, z1, m0, m1, m2, m3, m4, m5])
     }
 
     /// The zone the client is in.
     pub const fn zone(self) -> Zone {
-        self.zone
+        let [z0, z1, ..] = self.0;
+        Zone([z0, z1])
     }
 
     /// The client's MAC address.
     pub const fn mac(self) -> [u8; 6] {
-        self.mac
+        let [_, _, mac @ ..] = self.0;
+        mac
     }
 }
 
@@ -99,6 +105,13 @@ impl Address {
     pub const fn v6(a: [u8; 16]) -> Self {
         Self(a)
     }
+
+    /// The high and the low half.
+    #[inline(always)]
+    pub const fn words(self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, low @ ..] = self.0;
+        [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(low)]
+    }
 }
 
 impl From<core::net::IpAddr> for Address {
@@ -112,7 +125,7 @@ impl From<core::net::IpAddr> for Address {
 
 /// A destination a stranger may reach: an address, an IP protocol and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey {
     address: Address,
     port: [u8; 2],
@@ -204,9 +217,9 @@ pub struct Counters {
 }
 
 // The layouts are what the maps hold: a change is a new pin version.
-const _: () = assert!(size_of::<ClientKey>() == 8 && align_of::<ClientKey>() == 1);
+const _: () = assert!(size_of::<ClientKey>() == 8 && align_of::<ClientKey>() == 8);
 const _: () = assert!(size_of::<Session>() == 16 && align_of::<Session>() == 8);
-const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 1);
+const _: () = assert!(size_of::<ServiceKey>() == 20 && align_of::<ServiceKey>() == 4);
 const _: () = assert!(size_of::<GateConfig>() == 16 && align_of::<GateConfig>() == 4);
 const _: () = assert!(size_of::<CookieKeys>() == 64 && align_of::<CookieKeys>() == 8);
 const _: () = assert!(size_of::<Counters>() == 8 * REASON_SLOTS);

@@ -1,0 +1,65 @@
+//! Protocol numbers that the decision compares with, and that no crate names as plain integers.
+
+use network_types::{eth::EtherType, ip::IpProto};
+
+// `EtherType` holds its values in network order.
+const fn ether_type(e: EtherType) -> u16 {
+    u16::from_be(e as u16)
+}
+
+pub(crate) const ETHER_IPV4: u16 = ether_type(EtherType::Ipv4);
+pub(crate) const ETHER_IPV6: u16 = ether_type(EtherType::Ipv6);
+pub(crate) const ETHER_ARP: u16 = ether_type(EtherType::Arp);
+pub(crate) const ETHER_VLAN: u16 = ether_type(EtherType::Ieee8021q);
+pub(crate) const ETHER_SERVICE_VLAN: u16 = ether_type(EtherType::Ieee8021ad);
+/// IEEE 802.1X-2020 section 11.1.4.
+pub(crate) const ETHER_EAPOL: u16 = 0x888e;
+
+pub(crate) const ICMP: u8 = IpProto::Icmp as u8;
+pub(crate) const TCP: u8 = IpProto::Tcp as u8;
+pub(crate) const UDP: u8 = IpProto::Udp as u8;
+pub(crate) const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+pub(crate) const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+pub(crate) const ROUTING: u8 = IpProto::Ipv6Route as u8;
+pub(crate) const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+pub(crate) const ESP: u8 = IpProto::Esp as u8;
+pub(crate) const AUTHENTICATION: u8 = IpProto::Ah as u8;
+pub(crate) const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
+pub(crate) const MOBILITY: u8 = IpProto::MobilityHeader as u8;
+pub(crate) const HIP: u8 = IpProto::Hip as u8;
+pub(crate) const SHIM6: u8 = IpProto::Shim6 as u8;
+
+pub(crate) const PORT_HTTP: u16 = 80;
+pub(crate) const PORT_HTTPS: u16 = 443;
+pub(crate) const PORT_DHCP_SERVER: u16 = 67;
+pub(crate) const PORT_DHCP_CLIENT: u16 = 68;
+pub(crate) const PORT_DHCPV6_CLIENT: u16 = 546;
+pub(crate) const PORT_DHCPV6_SERVER: u16 = 547;
+
+/// ICMPv6 types: RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5.2.
+pub(crate) mod icmpv6 {
+    pub(crate) const LISTENER_REPORT_V1: u8 = 131;
+    pub(crate) const LISTENER_DONE: u8 = 132;
+    pub(crate) const ROUTER_SOLICITATION: u8 = 133;
+    pub(crate) const ROUTER_ADVERTISEMENT: u8 = 134;
+    pub(crate) const NEIGHBOR_SOLICITATION: u8 = 135;
+    pub(crate) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+    pub(crate) const REDIRECT: u8 = 137;
+    pub(crate) const LISTENER_REPORT_V2: u8 = 143;
+}
+
+/// TCP's flags (RFC 9293 section 3.1), as they stand in byte 13 of the header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpFlags(pub(crate) u8);
+
+impl TcpFlags {
+    pub(crate) const FIN: u8 = 0x01;
+    pub(crate) const SYN: u8 = 0x02;
+    pub(crate) const RST: u8 = 0x04;
+    pub(crate) const ACK: u8 = 0x10;
+
+    #[inline(always)]
+    pub(crate) const fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+}
