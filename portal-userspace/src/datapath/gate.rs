@@ -80,6 +80,13 @@ impl Gate {
             .load(object::GATE)
             .context("the kernel refused the gate's maps; Portal needs Linux 5.15 or later, and the capabilities CAP_BPF and CAP_NET_ADMIN")?;
 
+        // Before the maps are taken out and dropped, which closes the descriptors that the program refers to. The kernel's program
+        // then holds the maps itself. Loaded is not attached: nothing runs it before the maps are filled.
+        let program = program(&mut ebpf)?;
+        program.load().context(
+            "the kernel's verifier refused the gate; this kernel is older than the one Portal was built for",
+        )?;
+
         fill_services(&mut ebpf, policy)?;
         let keys: Array<MapData, CookieKeys> = take(&mut ebpf, "COOKIE_KEYS")?;
         let secrets = Secrets::over(keys)?;
@@ -88,11 +95,6 @@ impl Gate {
         config
             .set(0, GateConfig::new(Zone::FIRST, policy.gateway_mac), 0)
             .context("cannot write the gate's configuration")?;
-
-        let program = program(&mut ebpf)?;
-        program.load().context(
-            "the kernel's verifier refused the gate; this kernel is older than the one Portal was built for",
-        )?;
 
         let maps = GateMaps {
             sessions: SessionTable::new(take(&mut ebpf, "SESSIONS")?, clients),
