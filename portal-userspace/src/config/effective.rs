@@ -40,6 +40,9 @@ pub enum ResolveError {
     /// `portal.listen = []`.
     #[error("`portal.listen` is empty: nobody could log in; name an address, or remove the key for the default")]
     NoListener,
+    /// A listener without a fixed port.
+    #[error("`portal.listen` has {0}: guests are sent to a fixed port, so write one, such as 8080")]
+    NoPort(SocketAddr),
     /// Nothing tells where guests should be sent.
     #[error(
         "no URL for the login page follows from `portal.listen`: it has no address that guests can reach; set `portal.url`"
@@ -57,9 +60,14 @@ impl Config {
             None if own.is_empty() => return Err(ResolveError::NoAddress { interface: interface.name.clone() }),
             None => own.iter().map(|address| SocketAddr::new(*address, DEFAULT_PORT)).collect(),
         };
+        if let Some(listener) = listen.iter().find(|l| l.port() == 0) {
+            return Err(ResolveError::NoPort(*listener));
+        }
         let services = reachable(&listen, &own);
         let url = |family: &dyn Fn(&SocketAddr) -> bool| {
-            services.iter().find(|s| family(s)).map(|address| {
+            // A link-local address needs its interface's number on the client, which no URL can name (browsers never took up RFC 6874).
+            let usable = |s: &&SocketAddr| !matches!(s.ip(), IpAddr::V6(a) if a.is_unicast_link_local());
+            services.iter().filter(usable).find(|s| family(s)).map(|address| {
                 PortalUrl::try_from(format!("http://{address}/")).expect("an address and a port make a valid URL")
             })
         };
@@ -176,6 +184,8 @@ mod tests {
             ("", "ip address add"),
             ("[portal]\nlisten = []\n", "portal.listen"),
             ("[portal]\nlisten = [\"[::]:80\"]\n", "portal.url"),
+            ("[portal]\nlisten = [\"[fe80::1%3]:80\"]\n", "portal.url"),
+            ("[portal]\nlisten = [\"192.0.2.1:0\"]\n", "fixed port"),
         ];
         for (rest, part) in cases {
             let message = config(rest).resolve(&interface(&[], &[])).unwrap_err().to_string();

@@ -1,1 +1,21 @@
-//! TODO
+//! The responder: answers the plain-HTTP requests that the gate redirects to `AF_XDP` sockets.
+//!
+//! A frame goes through [`segment`] (what it is), [`reassembly`] (is the request complete), [`request`] (is it valid HTTP),
+//! [`probes`] (which answer) and [`answers`] (its bytes). [`exchange`] joins them and does no I/O; it can be tested and
+//! fuzzed as it is. [`socket`] and [`worker`] put it on the wire.
+
+pub mod answers;
+pub mod exchange;
+pub mod probes;
+pub mod reassembly;
+pub mod request;
+pub mod segment;
+pub mod socket;
+pub mod worker;
+
+#[cfg(test)]
+mod veth_tests;
+
+pub use exchange::{Policy, Snapshot};
+pub use socket::SocketOptions;
+pub use worker::{Responder, SharedKeys};

@@ -1,0 +1,540 @@
+//! One frame in, at most one frame out: the responder without its sockets and its clock.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use portal_common::{
+    cookie::{Phase, phase},
+    tables::CookieKeys,
+};
+
+use super::{
+    answers::{Answer, Answers, Choice, Status},
+    probes::{ProbeAnswer, Probes},
+    reassembly::{Judge, Limits, Piece, Reaction, Reassembly, Tally},
+    request::{self, Method, Reading, Refusal},
+    segment::{Reply, Segment, Tags, flag},
+};
+
+/// What every worker answers by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The responses.
+    pub answers: Answers,
+    /// Which requests get another than 511.
+    pub probes: Probes,
+    /// How much memory each worker may spend on requests in several segments.
+    pub limits: Limits,
+}
+
+/// What one worker has done since it began. Only that worker writes; anybody may read.
+#[derive(Debug, Default)]
+pub struct Stats {
+    answered: [AtomicU64; Status::ALL.len()],
+    acknowledged: AtomicU64,
+    ignored: AtomicU64,
+    orphans: AtomicU64,
+    orphans_answered: AtomicU64,
+    over_budget: AtomicU64,
+    evictions: AtomicU64,
+    abandoned: AtomicU64,
+    pub(super) tx_retries: AtomicU64,
+}
+
+/// A reading of one worker's, or several workers', [`Stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Answers sent, in the order of [`Status::ALL`].
+    pub answered: [u64; Status::ALL.len()],
+    /// Bare acknowledgements sent, for requests in several segments.
+    pub acknowledged: u64,
+    /// Frames that got nothing: no segment of a live exchange, or one that waits for an earlier one.
+    pub ignored: u64,
+    /// Later segments that came without their first.
+    pub orphans: u64,
+    /// Those of them that got the plain 511, because their first had been lost on our side.
+    pub orphans_answered: u64,
+    /// Requests that got the plain 511 because the memory for partial requests was spent.
+    pub over_budget: u64,
+    /// Finished entries that made room for others.
+    pub evictions: u64,
+    /// Partial requests given up, because nothing more came.
+    pub abandoned: u64,
+    /// Calls to send that the kernel refused for the moment (EAGAIN, EBUSY, ENOBUFS).
+    pub tx_retries: u64,
+}
+
+impl Stats {
+    /// Reads the counters, each by itself.
+    pub fn snapshot(&self) -> Snapshot {
+        let Self {
+            answered,
+            acknowledged,
+            ignored,
+            orphans,
+            orphans_answered,
+            over_budget,
+            evictions,
+            abandoned,
+            tx_retries,
+        } = self;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Snapshot {
+            answered: std::array::from_fn(|i| read(&answered[i])),
+            acknowledged: read(acknowledged),
+            ignored: read(ignored),
+            orphans: read(orphans),
+            orphans_answered: read(orphans_answered),
+            over_budget: read(over_budget),
+            evictions: read(evictions),
+            abandoned: read(abandoned),
+            tx_retries: read(tx_retries),
+        }
+    }
+
+    fn note(&self, tally: Tally) {
+        let Tally { orphans, orphans_answered, over_budget, evictions, abandoned } = tally;
+        self.orphans.store(orphans, Ordering::Relaxed);
+        self.orphans_answered.store(orphans_answered, Ordering::Relaxed);
+        self.over_budget.store(over_budget, Ordering::Relaxed);
+        self.evictions.store(evictions, Ordering::Relaxed);
+        self.abandoned.store(abandoned, Ordering::Relaxed);
+    }
+}
+
+impl std::ops::AddAssign for Snapshot {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            answered,
+            acknowledged,
+            ignored,
+            orphans,
+            orphans_answered,
+            over_budget,
+            evictions,
+            abandoned,
+            tx_retries,
+        } = other;
+        for (sum, n) in self.answered.iter_mut().zip(answered) {
+            *sum += n;
+        }
+        self.acknowledged += acknowledged;
+        self.ignored += ignored;
+        self.orphans += orphans;
+        self.orphans_answered += orphans_answered;
+        self.over_budget += over_budget;
+        self.evictions += evictions;
+        self.abandoned += abandoned;
+        self.tx_retries += tx_retries;
+    }
+}
+
+/// A client: a station within its VLAN.
+type Station = ([u8; 6], Tags);
+
+/// One of its connections. Our sequence number is part of it, so that a connection that uses the same ports again is
+/// another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Connection {
+    tuple: portal_common::cookie::FourTuple,
+    ack: u32,
+}
+
+/// Answers the frames of one receive queue.
+pub struct Exchange {
+    policy: Arc<Policy>,
+    reassembly: Reassembly<Station, Connection, Choice>,
+    stats: Arc<Stats>,
+}
+
+impl Exchange {
+    /// Answers by this policy and counts here.
+    pub fn new(policy: Arc<Policy>, stats: Arc<Stats>) -> Self {
+        Self { reassembly: Reassembly::new(policy.limits), policy, stats }
+    }
+
+    /// What goes back for this frame, if anything. `now_ns` is `CLOCK_MONOTONIC` in nanoseconds.
+    pub fn receive(&mut self, frame: &[u8], keys: &CookieKeys, now_ns: u64) -> Option<Reply<'_>> {
+        let reply = self.decide(frame, keys, now_ns);
+        self.stats.note(self.reassembly.tally());
+        let Some((segment, choice, ack)) = reply else {
+            self.stats.ignored.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let counter = choice.map_or(&self.stats.acknowledged, |choice| &self.stats.answered[choice.status as usize]);
+        counter.fetch_add(1, Ordering::Relaxed);
+        let answer: Option<&Answer> = choice.map(|choice| self.policy.answers.pick(choice, segment.path.family()));
+        Some(Reply { path: segment.path, seq: segment.ack, ack, answer })
+    }
+
+    fn decide<'f>(
+        &mut self,
+        frame: &'f [u8],
+        keys: &CookieKeys,
+        now_ns: u64,
+    ) -> Option<(Segment<'f>, Option<Choice>, u32)> {
+        let segment = Segment::read(frame)?;
+        let is_data = segment.flags & (flag::SYN | flag::RST | flag::ACK) == flag::ACK && !segment.data.is_empty();
+        if !is_data {
+            return None;
+        }
+        let tuple = segment.path.tuple();
+        // The gate has checked the cookie already. Here it tells whether this segment is the first.
+        let Phase::Request { first } = phase(keys, &tuple, segment.seq, segment.ack, now_ns)? else { return None };
+        let piece = Piece {
+            seq: segment.seq,
+            bytes: segment.data,
+            length: segment.length,
+            fin: segment.flags & flag::FIN != 0,
+            first,
+        };
+        let connection = Connection { tuple, ack: segment.ack };
+        match self.reassembly.receive(segment.path.station(), connection, piece, now_ns, &*self.policy) {
+            Reaction::Answer { answer, ack } => Some((segment, Some(answer), ack)),
+            Reaction::Acknowledge { ack } => Some((segment, None, ack)),
+            Reaction::Ignore => None,
+        }
+    }
+}
+
+impl Judge for Policy {
+    type Answer = Choice;
+
+    fn judge(&self, bytes: &[u8]) -> Option<Choice> {
+        match request::read(bytes) {
+            Reading::Incomplete => None,
+            Reading::Complete { method, host, path } => {
+                let head = method == Method::Head;
+                let answer = match method {
+                    Method::Get | Method::Head => self.probes.answer(host, path),
+                    Method::Other => ProbeAnswer::AuthenticationRequired,
+                };
+                let status = match answer {
+                    ProbeAnswer::Success => Status::Success,
+                    ProbeAnswer::Redirect => Status::Redirect,
+                    ProbeAnswer::AuthenticationRequired => Status::AuthenticationRequired,
+                };
+                Some(Choice { status, head })
+            }
+            Reading::Refused { refusal, method } => {
+                let status = match refusal {
+                    Refusal::BadRequest => Status::BadRequest,
+                    Refusal::TargetTooLong => Status::TargetTooLong,
+                    Refusal::FieldsTooLarge => Status::FieldsTooLarge,
+                    Refusal::Version => Status::VersionNotSupported,
+                };
+                Some(Choice { status, head: method == Method::Head })
+            }
+        }
+    }
+
+    /// RFC 9112 section 8: an incomplete request may get an error before the connection is closed.
+    fn cut_short(&self, bytes: &[u8]) -> Choice {
+        Choice { status: Status::BadRequest, ..self.plain(bytes) }
+    }
+
+    fn plain(&self, bytes: &[u8]) -> Choice {
+        Choice { status: Status::AuthenticationRequired, head: bytes.starts_with(b"HEAD ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portal_common::{
+        cookie::{self, SLOT_NS},
+        siphash::Key,
+    };
+    use proptest::prelude::*;
+
+    use super::{
+        super::{
+            answers::Family,
+            segment::tests::{frame, tcp, verify},
+        },
+        *,
+    };
+
+    const NOW: u64 = 5 * SLOT_NS;
+    const MS: u64 = 1_000_000;
+
+    fn keys() -> CookieKeys {
+        CookieKeys::new(std::array::from_fn(|i| Key([i as u64 + 1, 99])))
+    }
+
+    fn exchange() -> Exchange {
+        let policy = Policy {
+            answers: Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").unwrap(),
+            probes: Probes::new([]),
+            limits: Limits::default(),
+        };
+        Exchange::new(Arc::new(policy), Arc::default())
+    }
+
+    /// A client with its handshake behind it.
+    #[derive(Clone, Copy)]
+    struct Client {
+        family: Family,
+        isn: u32,
+        ack: u32,
+    }
+
+    impl Client {
+        fn new(family: Family, isn: u32) -> Self {
+            let syn = frame(family, &[], tcp(isn, 0, false), b"");
+            let tuple = Segment::read(&syn).unwrap().path.tuple();
+            Self { family, isn, ack: cookie::isn(&keys(), &tuple, isn, NOW).wrapping_add(1) }
+        }
+
+        /// The sequence number of this byte of the request.
+        fn seq(&self, offset: usize) -> u32 {
+            self.isn.wrapping_add(1 + offset as u32)
+        }
+
+        fn frame(&self, offset: usize, data: &[u8], fin: bool) -> Vec<u8> {
+            frame(self.family, &[], tcp(self.seq(offset), self.ack, fin), data)
+        }
+    }
+
+    /// What came back: the acknowledgement as an offset into the request, and the payload.
+    fn send(exchange: &mut Exchange, client: &Client, frame: &[u8], now: u64) -> Option<(u32, Vec<u8>)> {
+        let reply = exchange.receive(frame, &keys(), now)?;
+        let mut sent = vec![0; reply.frame_length()];
+        reply.write(&mut sent);
+        let (header, payload) = verify(&sent);
+        assert_eq!(header.sequence_number, client.ack, "seq = SEG.ACK");
+        assert!(!header.rst && !header.syn && header.fin != payload.is_empty());
+        Some((header.acknowledgment_number.wrapping_sub(client.seq(0)), payload))
+    }
+
+    fn expected(client: &Client, status: Status, head: bool) -> Vec<u8> {
+        exchange().policy.answers.pick(Choice { status, head }, client.family).bytes().to_vec()
+    }
+
+    #[test]
+    fn requests_and_their_answers() {
+        use Status::{
+            AuthenticationRequired, BadRequest, FieldsTooLarge, Redirect, TargetTooLong, VersionNotSupported,
+        };
+        let long_target = [&b"GET /"[..], &[b'a'; 8000], b" HTTP/1.1\r\n\r\n"].concat();
+        let long_field = [&b"HEAD / HTTP/1.1\r\nX: "[..], &[b'a'; 8192]].concat();
+        let table: [(&str, &[u8], Status, bool); 13] = [
+            ("a page", b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", AuthenticationRequired, false),
+            ("HEAD", b"HEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n", AuthenticationRequired, true),
+            ("Android", b"GET /generate_204 HTTP/1.1\r\nHost: a.example\r\n\r\n", Redirect, false),
+            ("Android, query", b"GET /generate_204?x HTTP/1.1\r\nHost: a.example\r\n\r\n", Redirect, false),
+            ("HEAD of a probe", b"HEAD /generate_204 HTTP/1.1\r\nHost: a.example\r\n\r\n", Redirect, true),
+            ("POST to a probe", b"POST /generate_204 HTTP/1.1\r\nHost: a\r\n\r\n", AuthenticationRequired, false),
+            ("CONNECT", b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", AuthenticationRequired, false),
+            (
+                "Windows through a proxy's form",
+                b"GET http://www.msftncsi.com/ncsi.txt HTTP/1.1\r\nHost: x\r\n\r\n",
+                Redirect,
+                false,
+            ),
+            ("no Host", b"GET / HTTP/1.1\r\n\r\n", BadRequest, false),
+            ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BadRequest, false),
+            ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", VersionNotSupported, false),
+            ("a long target", &long_target, TargetTooLong, false),
+            ("a long field", &long_field, FieldsTooLarge, true),
+        ];
+        for family in [Family::V4, Family::V6] {
+            for (sentence, request, status, head) in table {
+                let (mut exchange, client) = (exchange(), Client::new(family, u32::MAX - 700));
+                let mut answer = None;
+                for (i, part) in request.chunks(1400).enumerate() {
+                    assert!(answer.is_none(), "{sentence}: answered early");
+                    let (ack, payload) =
+                        send(&mut exchange, &client, &client.frame(i * 1400, part, false), NOW).unwrap();
+                    assert_eq!(ack as usize, i * 1400 + part.len(), "{sentence}");
+                    answer = Some(payload).filter(|payload| !payload.is_empty());
+                }
+                assert!(answer == Some(expected(&client, status, head)), "{sentence}");
+                let kinds = exchange.stats.snapshot().answered;
+                assert_eq!((kinds[status as usize], kinds.iter().sum::<u64>()), (1, 1), "{sentence}");
+            }
+        }
+    }
+
+    #[test]
+    fn segments_that_get_nothing() {
+        let client = Client::new(Family::V4, 7);
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let with = |change: fn(&mut etherparse::TcpHeader)| {
+            let mut header = tcp(client.seq(0), client.ack, false);
+            change(&mut header);
+            frame(Family::V4, &[], header, get)
+        };
+        for (sentence, frame) in [
+            ("SYN", with(|tcp| tcp.syn = true)),
+            ("RST", with(|tcp| tcp.rst = true)),
+            ("no ACK", with(|tcp| tcp.ack = false)),
+            ("no data", client.frame(0, b"", false)),
+            ("FIN without data", client.frame(0, b"", true)),
+            ("a cookie that is not ours", with(|tcp| tcp.acknowledgment_number ^= 1 << 20)),
+            ("the answer is acknowledged", with(|tcp| tcp.acknowledgment_number += 700)),
+            ("another port", with(|tcp| tcp.source_port ^= 1)),
+        ] {
+            let mut exchange = exchange();
+            assert!(exchange.receive(&frame, &keys(), NOW).is_none(), "{sentence}");
+            assert_eq!(exchange.stats.snapshot().ignored, 1, "{sentence}");
+        }
+        assert!(exchange().receive(&client.frame(0, get, false), &keys(), NOW + 4 * SLOT_NS).is_none(), "too old");
+        assert!(exchange().receive(&client.frame(0, get, false), &keys(), NOW + SLOT_NS).is_some());
+    }
+
+    #[test]
+    fn a_restart_between_two_segments_ends_in_511() {
+        let client = Client::new(Family::V6, 1);
+        let (head, tail) = (b"GET / HTTP/1.1\r\nHost: a", b"\r\n\r\n");
+        assert!(send(&mut exchange(), &client, &client.frame(0, head, false), NOW).is_some());
+        let mut restarted = exchange();
+        let again = client.frame(head.len(), tail, false);
+        let mut answers =
+            [0, 200, 600, 1400].map(|ms| send(&mut restarted, &client, &again, NOW + ms * MS)).into_iter();
+        assert_eq!((answers.next(), answers.next()), (Some(None), Some(None)));
+        let plain = Some(((head.len() + tail.len()) as u32, expected(&client, Status::AuthenticationRequired, false)));
+        assert!(answers.all(|answer| answer == plain));
+    }
+
+    /// Request bytes, where they are cut into segments, and in which order those arrive.
+    #[derive(Clone, Debug)]
+    struct Traffic {
+        family: Family,
+        isn: u32,
+        bytes: Vec<u8>,
+        cuts: Vec<usize>,
+        fin: bool,
+    }
+
+    impl Traffic {
+        /// Offset, bytes and FIN of each segment.
+        fn segments(&self) -> Vec<(usize, &[u8], bool)> {
+            let mut cuts = self.cuts.clone();
+            cuts.extend([0, self.bytes.len()]);
+            cuts.extend((0..self.bytes.len()).step_by(1400));
+            cuts.sort_unstable();
+            cuts.dedup();
+            let last = cuts.len() - 2;
+            cuts.windows(2)
+                .enumerate()
+                .map(|(i, cut)| (cut[0], &self.bytes[cut[0]..cut[1]], self.fin && i == last))
+                .collect()
+        }
+
+        /// The answer to the whole request at once; nothing if it does not suffice.
+        fn unsplit(&self, client: &Client) -> Option<Vec<u8>> {
+            let policy = exchange().policy;
+            let choice = policy.judge(&self.bytes).or(self.fin.then(|| policy.cut_short(&self.bytes)))?;
+            Some(policy.answers.pick(choice, client.family).bytes().to_vec())
+        }
+    }
+
+    fn traffic() -> impl Strategy<Value = Traffic> {
+        let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
+        let bytes = request::nearly_a_request().prop_filter("something to send", |bytes| !bytes.is_empty());
+        (family, any::<u32>(), bytes, prop::collection::vec(any::<prop::sample::Index>(), 0..8), any::<bool>())
+            .prop_map(|(family, isn, bytes, cuts, fin)| {
+                let cuts = cuts.into_iter().map(|cut| cut.index(bytes.len())).collect();
+                Traffic { family, isn, bytes, cuts, fin }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn a_split_request_gets_the_answer_of_the_unsplit_one(traffic in traffic()) {
+            let (mut exchange, client) = (exchange(), Client::new(traffic.family, traffic.isn));
+            let mut answer = None;
+            for (offset, bytes, fin) in traffic.segments() {
+                let frame = client.frame(offset, bytes, fin);
+                let once = send(&mut exchange, &client, &frame, NOW);
+                let Some((ack, payload)) = once.clone() else { panic!("an in-order segment got nothing") };
+                prop_assert_eq!(ack as usize, offset + bytes.len() + usize::from(fin));
+                prop_assert_eq!(send(&mut exchange, &client, &frame, NOW), once, "the same again");
+                if !payload.is_empty() {
+                    answer = Some(payload);
+                    break;
+                }
+            }
+            prop_assert_eq!(answer, traffic.unsplit(&client));
+        }
+
+        /// The first flight arrives in any order and with losses; then the client repeats what is not acknowledged, from the lowest
+        /// byte on, one segment per timeout (RFC 6298 section 5).
+        #[test]
+        fn whatever_is_reordered_or_lost_the_answer_is_that_of_the_unsplit_request(
+            traffic in traffic(), order in any::<prop::sample::Index>(), lost in any::<u64>(), lost_replies in any::<u64>(),
+        ) {
+            let (mut exchange, client) = (exchange(), Client::new(traffic.family, traffic.isn));
+            // A mistaken first (see `Phase`) is a known limit of one in 128, and only of reordering.
+            let segments = traffic.segments();
+            let is_first = |offset: usize| {
+                let path = Segment::read(&client.frame(0, b"", false)).unwrap().path;
+                matches!(phase(&keys(), &path.tuple(), client.seq(offset), client.ack, NOW), Some(Phase::Request { first: true }))
+            };
+            prop_assume!(segments.iter().all(|(offset, ..)| *offset == 0 || !is_first(*offset)));
+
+            let (mut acknowledged, mut answer, mut replies) = (0u32, None, 0);
+            let mut deliver = |exchange: &mut Exchange, acknowledged: &mut u32, segment: &(usize, &[u8], bool), now| {
+                let reply = send(exchange, &client, &client.frame(segment.0, segment.1, segment.2), now);
+                let Some((ack, payload)) = reply else { return };
+                replies += 1;
+                if replies < 64 && lost_replies >> replies & 1 == 1 {
+                    return;
+                }
+                *acknowledged = (*acknowledged).max(ack);
+                if !payload.is_empty() {
+                    answer.get_or_insert(payload);
+                }
+            };
+            let mut flight: Vec<_> = segments.iter().enumerate().filter(|(i, _)| lost >> (i % 64) & 1 == 0).collect();
+            let turn = order.index(flight.len() + 1);
+            let by = turn % flight.len().max(1);
+            flight.rotate_left(by);
+            if turn % 2 == 1 {
+                flight.reverse();
+            }
+            for (_, segment) in flight {
+                deliver(&mut exchange, &mut acknowledged, segment, NOW);
+            }
+            let mut now = NOW;
+            for _ in 0..200 {
+                let Some(next) = segments.iter().find(|(offset, bytes, fin)| {
+                    offset + bytes.len() + usize::from(*fin) > acknowledged as usize
+                }) else { break };
+                now += 250 * MS;
+                deliver(&mut exchange, &mut acknowledged, next, now);
+            }
+            prop_assert_eq!(answer, traffic.unsplit(&client));
+        }
+
+        /// `verify` has shown that headers hold only what must be there; the payload is one of ours or nothing.
+        #[test]
+        fn nothing_of_a_request_is_reflected(
+            isn: u32, segments in prop::collection::vec((0usize..3000, request::nearly_a_request(), any::<bool>(), 0..2000 * MS), 1..20),
+        ) {
+            let (mut exchange, client) = (exchange(), Client::new(Family::V4, isn));
+            let ours: Vec<Vec<u8>> = exchange.policy.answers.all().map(|answer| answer.bytes().to_vec()).collect();
+            let mut now = NOW;
+            for (offset, bytes, fin, later) in segments {
+                now += later;
+                let cut = bytes.len().min(1400);
+                if let Some((_, payload)) = send(&mut exchange, &client, &client.frame(offset, &bytes[..cut], fin), now) {
+                    prop_assert!(payload.is_empty() || ours.contains(&payload));
+                }
+            }
+        }
+
+        #[test]
+        fn any_frame_is_survived(frame in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte: u8) {
+            let (mut exchange, client) = (exchange(), Client::new(Family::V6, 1));
+            exchange.receive(&frame, &keys(), NOW);
+            let mut nearly = client.frame(0, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
+            let at = at.index(nearly.len());
+            nearly[at] = byte;
+            exchange.receive(&nearly, &keys(), NOW);
+            exchange.receive(&nearly[..at], &keys(), NOW);
+        }
+    }
+}

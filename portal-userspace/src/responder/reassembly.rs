@@ -1,0 +1,676 @@
+//! Requests that come in several segments, put together within a fixed budget of memory.
+//!
+//! A request in one segment leaves nothing behind. Of the others, three kinds of entry are kept:
+//! - a *partial* request: its bytes so far. What has arrived is acknowledged, because the client's first flight may be
+//!   smaller than its request (RFC 6928).
+//! - an *answered* one: which answer it got, so that a client that repeats its last segment gets the same again.
+//! - an *orphan*: a later segment whose first we have not seen. Most often the first was overtaken and comes at once. If
+//!   the orphan is repeated after a while, its beginning was lost on our side (we restarted, or it was evicted), and the
+//!   client, which has our acknowledgement of it, will never send it again: it gets the plain answer.
+//!
+//! Answered ones and orphans give way, oldest first, when room is needed. A fresh partial never does: whoever has filled
+//! the budget can't take from the others what they began, and latecomers get the plain answer at once. The clock is
+//! passed in.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::Hash,
+};
+
+/// How long a partial request may wait for its next segment: longer than a client's first retransmissions take.
+const PARTIAL_IDLE_NS: u64 = 10_000_000_000;
+/// How long answered requests and orphans are remembered.
+const RECORD_IDLE_NS: u64 = 30_000_000_000;
+/// From when on a repeated orphan is a sign of state that we have lost. A client repeats its first segment, if that is what
+/// got lost, within the 200 to 300 ms of a usual minimum retransmission timeout; and it may repeat its *last* segment before
+/// that, as a tail loss probe (RFC 8985 section 7).
+const ORPHAN_PATIENCE_NS: u64 = 500_000_000;
+/// How far a stream may reach from its first byte: our window, and the longest request that is kept. A segment within is of
+/// this stream, even if it is marked as a first one; the mark is wrong once in 128 times.
+const SAME_STREAM: u32 = 2 * 65_536;
+/// What an entry takes beside the request's bytes: its place in the maps below, rounded up.
+const ENTRY_BYTES: usize = 512;
+
+/// How much memory unfinished requests may take. Bytes include a fixed share for each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For all clients together, bytes.
+    pub bytes: usize,
+    /// For all clients together, requests.
+    pub entries: usize,
+    /// For one client, bytes.
+    pub client_bytes: usize,
+    /// For one client, requests.
+    pub client_entries: usize,
+}
+
+impl Default for Limits {
+    /// 4 MiB in all; for one client a dozen requests of the longest kind, or 64 short ones.
+    fn default() -> Self {
+        Self { bytes: 4 << 20, entries: 4096, client_bytes: 128 << 10, client_entries: 64 }
+    }
+}
+
+/// Who decides what a request gets.
+pub trait Judge {
+    /// Which answer.
+    type Answer: Copy;
+
+    /// The answer to the request that begins with these bytes, once they suffice. It must not change when more follow.
+    fn judge(&self, bytes: &[u8]) -> Option<Self::Answer>;
+
+    /// The answer to a request that ends here although these bytes don't suffice.
+    fn cut_short(&self, bytes: &[u8]) -> Self::Answer;
+
+    /// The answer to a request that is not put together; these are the bytes at hand.
+    fn plain(&self, bytes: &[u8]) -> Self::Answer;
+}
+
+/// The part of a segment that matters here.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// The sequence number of the first byte.
+    pub seq: u32,
+    /// The bytes, as far as captured.
+    pub bytes: &'a [u8],
+    /// How many bytes the client sent, at least as many as captured.
+    pub length: u32,
+    /// The client sends nothing after these bytes.
+    pub fin: bool,
+    /// This is where the client's stream begins.
+    pub first: bool,
+}
+
+impl Piece<'_> {
+    /// What acknowledges the whole segment.
+    fn end(&self) -> u32 {
+        self.seq.wrapping_add(self.length).wrapping_add(u32::from(self.fin))
+    }
+
+    /// Whether the client's stream ends with the bytes that were captured.
+    fn ends(&self) -> bool {
+        self.fin && self.bytes.len() == self.length as usize
+    }
+}
+
+/// What to do about a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction<A> {
+    /// Send this answer, acknowledging up to `ack`.
+    Answer {
+        /// Which.
+        answer: A,
+        /// The acknowledgement number.
+        ack: u32,
+    },
+    /// Send a bare acknowledgement up to `ack`.
+    Acknowledge {
+        /// The acknowledgement number.
+        ack: u32,
+    },
+    /// Send nothing.
+    Ignore,
+}
+
+/// How often what happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Orphans remembered.
+    pub orphans: u64,
+    /// Orphans answered: their beginning had been lost on our side.
+    pub orphans_answered: u64,
+    /// Requests answered plainly because the budget was spent.
+    pub over_budget: u64,
+    /// Entries that gave way to others.
+    pub evictions: u64,
+    /// Partial requests given up, because nothing more came.
+    pub abandoned: u64,
+}
+
+/// The sort of an entry, in the order in which they give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Record,
+    Partial,
+}
+
+/// Place in the queue for eviction: by class, then by age.
+type Place = (Class, u64);
+
+enum State<A> {
+    Partial { start: u32, bytes: Vec<u8> },
+    Answered { start: u32, end: u32, answer: A },
+    Orphan { seq: u32, since_ns: u64 },
+}
+
+impl<A> State<A> {
+    fn class(&self) -> Class {
+        match self {
+            Self::Partial { .. } => Class::Partial,
+            Self::Answered { .. } | Self::Orphan { .. } => Class::Record,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        match self {
+            Self::Partial { bytes, .. } => cost(bytes.capacity()),
+            Self::Answered { .. } | Self::Orphan { .. } => cost(0),
+        }
+    }
+}
+
+fn cost(bytes: usize) -> usize {
+    ENTRY_BYTES + bytes
+}
+
+struct Entry<A> {
+    place: Place,
+    touched_ns: u64,
+    state: State<A>,
+}
+
+struct Share<K> {
+    bytes: usize,
+    queue: BTreeMap<Place, K>,
+}
+
+/// The unfinished requests. `C` is a client, `K` one of its connections.
+pub struct Reassembly<C, K, A> {
+    limits: Limits,
+    entries: HashMap<(C, K), Entry<A>>,
+    queue: BTreeMap<Place, (C, K)>,
+    clients: HashMap<C, Share<K>>,
+    bytes: usize,
+    next_stamp: u64,
+    tally: Tally,
+}
+
+impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
+    /// Nothing yet, within these limits.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            entries: HashMap::new(),
+            queue: BTreeMap::new(),
+            clients: HashMap::new(),
+            bytes: 0,
+            next_stamp: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// How often what happened since the beginning.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How much of the budget is taken, bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes a segment of a connection that has not been answered yet, as far as the client knows.
+    pub fn receive(
+        &mut self,
+        client: C,
+        connection: K,
+        piece: Piece<'_>,
+        now_ns: u64,
+        judge: &impl Judge<Answer = A>,
+    ) -> Reaction<A> {
+        self.expire(now_ns);
+        let key = (client, connection);
+        match self.take(key) {
+            // The client has used its port again.
+            Some(State::Partial { start, .. } | State::Answered { start, .. })
+                if piece.first && piece.seq.wrapping_sub(start) > SAME_STREAM =>
+            {
+                self.begin(key, piece, now_ns, judge)
+            }
+            Some(State::Partial { start, bytes }) => self.go_on(key, start, bytes, piece, now_ns, judge),
+            Some(State::Answered { start, end, answer }) => {
+                let repeated = is_before(piece.seq, end);
+                // The client may have put more into the segment than when it sent it first.
+                let end = if repeated && is_before(end, piece.end()) { piece.end() } else { end };
+                self.put(key, State::Answered { start, end, answer }, now_ns);
+                // What comes after the request, such as its body, was in flight when the answer was sent.
+                if repeated { Reaction::Answer { answer, ack: end } } else { Reaction::Ignore }
+            }
+            Some(State::Orphan { .. }) | None if piece.first => self.begin(key, piece, now_ns, judge),
+            Some(State::Orphan { seq, since_ns }) => {
+                if piece.seq == seq && now_ns.saturating_sub(since_ns) >= ORPHAN_PATIENCE_NS {
+                    self.tally.orphans_answered += 1;
+                    let (answer, ack) = (judge.plain(&[]), piece.end());
+                    self.put(key, State::Answered { start: seq, end: ack, answer }, now_ns);
+                    return Reaction::Answer { answer, ack };
+                }
+                // A client repeats the lowest byte we have not acknowledged: of a flight, only that one counts.
+                let lower = is_before(piece.seq, seq);
+                let (seq, since_ns) = if lower { (piece.seq, now_ns) } else { (seq, since_ns) };
+                self.put(key, State::Orphan { seq, since_ns }, now_ns);
+                Reaction::Ignore
+            }
+            None => {
+                // Without room it stays unanswered: it may be the body of a request that has just got its answer, and a
+                // second, different one in the same sequence numbers makes a Linux client reset the connection.
+                if self.make_room(client, cost(0)) {
+                    self.tally.orphans += 1;
+                    self.put(key, State::Orphan { seq: piece.seq, since_ns: now_ns }, now_ns);
+                }
+                Reaction::Ignore
+            }
+        }
+    }
+
+    /// The first segment of a stream.
+    fn begin(&mut self, key: (C, K), piece: Piece<'_>, now_ns: u64, judge: &impl Judge<Answer = A>) -> Reaction<A> {
+        if let Some(answer) = judge.judge(piece.bytes) {
+            return Reaction::Answer { answer, ack: piece.end() };
+        }
+        if piece.ends() {
+            return Reaction::Answer { answer: judge.cut_short(piece.bytes), ack: piece.end() };
+        }
+        if !self.make_room(key.0, cost(piece.bytes.len())) {
+            self.tally.over_budget += 1;
+            return Reaction::Answer { answer: judge.plain(piece.bytes), ack: piece.end() };
+        }
+        self.put(key, State::Partial { start: piece.seq, bytes: piece.bytes.to_vec() }, now_ns);
+        Reaction::Acknowledge { ack: piece.seq.wrapping_add(piece.bytes.len() as u32) }
+    }
+
+    /// A segment of a stream whose first bytes are here.
+    fn go_on(
+        &mut self,
+        key: (C, K),
+        start: u32,
+        mut bytes: Vec<u8>,
+        piece: Piece<'_>,
+        now_ns: u64,
+        judge: &impl Judge<Answer = A>,
+    ) -> Reaction<A> {
+        let next = start.wrapping_add(bytes.len() as u32);
+        let overlap = next.wrapping_sub(piece.seq) as usize;
+        let is_new_data = overlap < piece.bytes.len();
+        let is_end = overlap == piece.bytes.len() && piece.ends();
+        if is_before(next, piece.seq) || !(is_new_data || is_end) {
+            // A gap, or nothing new: say again what we have (RFC 5681 section 4.2).
+            self.put(key, State::Partial { start, bytes }, now_ns);
+            return Reaction::Acknowledge { ack: next };
+        }
+        let new = &piece.bytes[overlap..];
+        let room = self.make_room(key.0, cost(bytes.len() + new.len()));
+        if room {
+            bytes.reserve_exact(new.len());
+            bytes.extend_from_slice(new);
+        }
+        let answer = match room.then(|| judge.judge(&bytes)) {
+            Some(Some(answer)) => answer,
+            Some(None) if piece.ends() => judge.cut_short(&bytes),
+            Some(None) => {
+                let ack = next.wrapping_add(new.len() as u32);
+                self.put(key, State::Partial { start, bytes }, now_ns);
+                return Reaction::Acknowledge { ack };
+            }
+            None => {
+                self.tally.over_budget += 1;
+                judge.plain(&bytes)
+            }
+        };
+        let end = piece.end();
+        self.put(key, State::Answered { start, end, answer }, now_ns);
+        Reaction::Answer { answer, ack: end }
+    }
+
+    /// Takes an entry out, with all that it counts for.
+    fn take(&mut self, key: (C, K)) -> Option<State<A>> {
+        let entry = self.entries.remove(&key)?;
+        self.queue.remove(&entry.place);
+        let cost = entry.state.cost();
+        self.bytes -= cost;
+        let share = self.clients.get_mut(&key.0).expect("`put` made the share");
+        share.bytes -= cost;
+        share.queue.remove(&entry.place);
+        if share.queue.is_empty() {
+            self.clients.remove(&key.0);
+        }
+        Some(entry.state)
+    }
+
+    /// Puts an entry in, as the youngest of its class. There must be room for it, and none with this key.
+    fn put(&mut self, key: (C, K), state: State<A>, now_ns: u64) {
+        let place = (state.class(), self.next_stamp);
+        self.next_stamp += 1;
+        let cost = state.cost();
+        self.bytes += cost;
+        self.queue.insert(place, key);
+        let share = self.clients.entry(key.0).or_insert_with(|| Share { bytes: 0, queue: BTreeMap::new() });
+        share.bytes += cost;
+        share.queue.insert(place, key.1);
+        self.entries.insert(key, Entry { place, touched_ns: now_ns, state });
+    }
+
+    /// Makes room for one entry of this cost; whether there is.
+    fn make_room(&mut self, client: C, cost: usize) -> bool {
+        if cost > self.limits.bytes.min(self.limits.client_bytes) {
+            return false;
+        }
+        loop {
+            let oldest = match self.clients.get(&client) {
+                Some(share)
+                    if share.queue.len() >= self.limits.client_entries
+                        || share.bytes + cost > self.limits.client_bytes =>
+                {
+                    share.queue.first_key_value().map(|(place, connection)| (*place, (client, *connection)))
+                }
+                _ if self.entries.len() >= self.limits.entries || self.bytes + cost > self.limits.bytes => {
+                    self.queue.first_key_value().map(|(place, key)| (*place, *key))
+                }
+                _ => return true,
+            };
+            match oldest {
+                Some(((Class::Record, _), key)) => {
+                    self.take(key);
+                    self.tally.evictions += 1;
+                }
+                Some(((Class::Partial, _), _)) | None => return false,
+            }
+        }
+    }
+
+    /// Forgets what is too old. Every call adds one entry at most and removes up to four, so that it never falls behind.
+    fn expire(&mut self, now_ns: u64) {
+        for _ in 0..2 {
+            for (class, idle_ns) in [(Class::Record, RECORD_IDLE_NS), (Class::Partial, PARTIAL_IDLE_NS)] {
+                let Some((_, &key)) = self.queue.range((class, 0)..=(class, u64::MAX)).next() else { continue };
+                if now_ns.saturating_sub(self.entries[&key].touched_ns) < idle_ns {
+                    continue;
+                }
+                self.take(key);
+                self.tally.abandoned += u64::from(class == Class::Partial);
+            }
+        }
+    }
+}
+
+/// Whether a sequence number comes before another (RFC 9293 section 3.4).
+fn is_before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b).cast_signed() < 0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A request is complete with its first `.`; the answer is its length up to there.
+    struct Dot;
+
+    const PLAIN: usize = 9999;
+    const CUT: usize = 4000;
+
+    impl Judge for Dot {
+        type Answer = usize;
+
+        fn judge(&self, bytes: &[u8]) -> Option<usize> {
+            bytes.iter().position(|b| *b == b'.')
+        }
+
+        fn cut_short(&self, bytes: &[u8]) -> usize {
+            CUT + bytes.len()
+        }
+
+        fn plain(&self, _: &[u8]) -> usize {
+            PLAIN
+        }
+    }
+
+    type Table = Reassembly<u8, u8, usize>;
+
+    const MS: u64 = 1_000_000;
+
+    fn piece(seq: u32, bytes: &[u8]) -> Piece<'_> {
+        Piece { seq, bytes, length: bytes.len() as u32, fin: false, first: false }
+    }
+
+    fn first(seq: u32, bytes: &[u8]) -> Piece<'_> {
+        Piece { first: true, ..piece(seq, bytes) }
+    }
+
+    fn answer(answer: usize, ack: u32) -> Reaction<usize> {
+        Reaction::Answer { answer, ack }
+    }
+
+    fn ack(ack: u32) -> Reaction<usize> {
+        Reaction::Acknowledge { ack }
+    }
+
+    #[test]
+    fn courses_of_one_connection() {
+        let course = |sentence: &str, steps: &[(Piece<'_>, Reaction<usize>)]| {
+            let mut table = Table::new(Limits::default());
+            for (i, (piece, expected)) in steps.iter().enumerate() {
+                assert_eq!(table.receive(1, 1, *piece, 0, &Dot), *expected, "{sentence}, step {i}");
+            }
+        };
+        course("in one segment", &[(first(7, b"abc."), answer(3, 11))]);
+        course("with a body", &[(first(7, b"abc.body"), answer(3, 15))]);
+        course("with FIN", &[(Piece { fin: true, ..first(7, b"abc.") }, answer(3, 12))]);
+        course("repeated", &[(first(7, b"abc."), answer(3, 11)), (first(7, b"abc."), answer(3, 11))]);
+        course("in two", &[(first(7, b"abc"), ack(10)), (piece(10, b"d."), answer(4, 12))]);
+        course(
+            "across the end of the sequence numbers",
+            &[
+                (first(u32::MAX - 1, b"abc"), ack(1)),
+                (piece(1, b"d."), answer(4, 3)),
+                (piece(1, b"d."), answer(4, 3)),
+                (piece(3, b"body"), Reaction::Ignore),
+            ],
+        );
+        course(
+            "a lost answer",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (piece(10, b"d."), answer(4, 12)),
+                (piece(10, b"d."), answer(4, 12)),
+                (first(7, b"abc"), answer(4, 12)),
+                (first(7, b"abcd.body"), answer(4, 16)),
+            ],
+        );
+        course("a gap", &[(first(7, b"abc"), ack(10)), (piece(12, b"."), ack(10)), (piece(10, b"de."), answer(5, 13))]);
+        course("nothing new", &[(first(7, b"abc"), ack(10)), (first(7, b"ab"), ack(10)), (piece(9, b"c"), ack(10))]);
+        course("an overlap", &[(first(7, b"abc"), ack(10)), (piece(8, b"bcd."), answer(4, 12))]);
+        course("sent again with more", &[(first(7, b"abc"), ack(10)), (first(7, b"abcd."), answer(4, 12))]);
+        course(
+            "trimmed",
+            &[
+                (Piece { length: 9, ..first(7, b"abc") }, ack(10)),
+                (Piece { length: 6, ..piece(10, b"d.") }, answer(4, 16)),
+            ],
+        );
+        course(
+            "FIN beyond what was captured does not count yet",
+            &[
+                (Piece { length: 9, fin: true, ..first(7, b"abc") }, ack(10)),
+                (Piece { fin: true, ..piece(10, b"de") }, answer(CUT + 5, 13)),
+            ],
+        );
+        course("the client gives up", &[(Piece { fin: true, ..first(7, b"abc") }, answer(CUT + 3, 11))]);
+        course(
+            "the client gives up later",
+            &[(first(7, b"abc"), ack(10)), (Piece { fin: true, ..first(7, b"abc") }, answer(CUT + 3, 11))],
+        );
+        course(
+            "the second overtakes the first",
+            &[(piece(10, b"d."), Reaction::Ignore), (first(7, b"abc"), ack(10)), (piece(10, b"d."), answer(4, 12))],
+        );
+        course(
+            "a tail loss probe comes before the repeated first",
+            &[
+                (piece(10, b"d."), Reaction::Ignore),
+                (piece(10, b"d."), Reaction::Ignore),
+                (first(7, b"abc"), ack(10)),
+                (piece(10, b"d."), answer(4, 12)),
+            ],
+        );
+        course(
+            "the port is used again",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (first(7_000_000, b"x."), answer(1, 7_000_002)),
+                (first(5, b"yz"), ack(7)),
+                (first(4, b"."), answer(0, 5)),
+            ],
+        );
+        course(
+            "a later segment that is taken for a first one",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (first(10, b"d."), answer(4, 12)),
+                (first(10, b"d."), answer(4, 12)),
+                (first(12, b"."), Reaction::Ignore),
+            ],
+        );
+        course(
+            "far outside of any window",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (piece(7u32.wrapping_sub(5000), b"xx"), ack(10)),
+                (piece(7u32.wrapping_add(1 << 31), b"xx"), ack(10)),
+                (piece(0x7fff_ffff, &[b'.'; 1400]), ack(10)),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_orphan_is_answered_when_our_memory_was_lost() {
+        let mut table = Table::new(Limits::default());
+        let orphan = piece(10, b"d.");
+        assert_eq!(table.receive(1, 1, orphan, 0, &Dot), Reaction::Ignore);
+        assert_eq!(table.receive(1, 1, piece(12, b"body"), 0, &Dot), Reaction::Ignore);
+        assert_eq!(table.receive(1, 1, orphan, 200 * MS, &Dot), Reaction::Ignore, "too early to tell");
+        assert_eq!(table.receive(1, 1, piece(12, b"body"), 600 * MS, &Dot), Reaction::Ignore, "not the lowest");
+        assert_eq!(table.receive(1, 1, orphan, 600 * MS, &Dot), answer(PLAIN, 12));
+        assert_eq!(table.receive(1, 1, orphan, 700 * MS, &Dot), answer(PLAIN, 12), "the same again");
+        assert_eq!((table.tally().orphans, table.tally().orphans_answered), (1, 1));
+    }
+
+    fn limits(entries: usize, client_entries: usize) -> Limits {
+        Limits { bytes: 1 << 20, entries, client_bytes: 1 << 20, client_entries }
+    }
+
+    #[test]
+    fn one_client_cannot_take_it_all() {
+        let mut table = Table::new(limits(100, 3));
+        for connection in 0..3 {
+            assert_eq!(table.receive(1, connection, first(0, b"abc"), 0, &Dot), ack(3));
+        }
+        assert_eq!(table.receive(1, 9, first(0, b"abc"), 0, &Dot), answer(PLAIN, 3), "its share is spent");
+        assert_eq!(table.receive(2, 9, first(0, b"abc"), 0, &Dot), ack(3), "another's is not");
+        assert_eq!(table.receive(1, 0, piece(3, b"."), 0, &Dot), answer(3, 4), "what it began goes on");
+        assert_eq!(table.receive(1, 9, first(0, b"abc"), 0, &Dot), ack(3), "and gives way once answered");
+        assert_eq!(table.receive(1, 0, piece(3, b"."), 0, &Dot), Reaction::Ignore, "it is an orphan now");
+        assert_eq!((table.tally().over_budget, table.tally().evictions), (1, 1));
+    }
+
+    #[test]
+    fn the_oldest_record_gives_way_and_no_fresh_partial_does() {
+        let mut table = Table::new(limits(3, 3));
+        for client in 0..3 {
+            assert_eq!(table.receive(client, 0, first(0, b"abc"), u64::from(client), &Dot), ack(3));
+        }
+        for client in [1, 0] {
+            assert_eq!(table.receive(client, 0, piece(3, b"."), 3, &Dot), answer(3, 4));
+        }
+        assert_eq!(table.receive(5, 0, first(0, b"x"), 4, &Dot), ack(1));
+        assert_eq!(table.receive(0, 0, piece(3, b"."), 4, &Dot), answer(3, 4), "the younger record is still there");
+        assert_eq!(table.receive(6, 0, first(0, b"x"), 4, &Dot), ack(1));
+        assert_eq!(table.receive(7, 0, first(0, b"x"), 4, &Dot), answer(PLAIN, 1), "partials stay");
+        assert_eq!(table.receive(2, 0, piece(3, b"."), 4, &Dot), answer(3, 4));
+        assert_eq!(table.receive(7, 0, first(0, b"x"), PARTIAL_IDLE_NS + 5, &Dot), ack(1), "until they are stale");
+        assert_eq!(table.tally().abandoned, 2);
+    }
+
+    #[test]
+    fn a_request_that_outgrows_the_budget_gets_the_plain_answer() {
+        let mut table = Table::new(Limits { client_bytes: ENTRY_BYTES + 5, ..Limits::default() });
+        assert_eq!(table.receive(1, 1, first(0, b"abc"), 0, &Dot), ack(3));
+        assert_eq!(table.receive(1, 1, piece(3, b"def"), 0, &Dot), answer(PLAIN, 6));
+        assert_eq!(table.receive(1, 1, piece(3, b"def"), 0, &Dot), answer(PLAIN, 6), "the same again");
+        assert_eq!(table.bytes(), ENTRY_BYTES);
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_went_stale() {
+        let mut table = Table::new(Limits::default());
+        for connection in 0..100 {
+            table.receive(1, connection, first(0, b"abc"), 0, &Dot);
+        }
+        for _ in 0..100 {
+            table.receive(1, 200, first(0, b"."), RECORD_IDLE_NS, &Dot);
+        }
+        assert!(table.is_empty());
+        assert_eq!((table.bytes(), table.clients.len(), table.queue.len()), (0, 0, 0));
+    }
+
+    #[derive(Clone, Debug)]
+    struct Event {
+        client: u8,
+        connection: u8,
+        seq: u32,
+        length: usize,
+        uncaptured: u32,
+        fin: bool,
+        first: bool,
+        later_ns: u64,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let seq = prop_oneof![3 => 0u32..20, 1 => (0u32..20).prop_map(|n| n.wrapping_sub(10)), 1 => any::<u32>()];
+        let later = prop_oneof![0..1000 * MS, 0..20_000 * MS];
+        (0u8..4, 0u8..4, seq, 0usize..12, prop_oneof![Just(0u32), 0u32..9], any::<bool>(), any::<bool>(), later)
+            .prop_map(|(client, connection, seq, length, uncaptured, fin, first, later_ns)| Event {
+                client,
+                connection,
+                seq,
+                length,
+                uncaptured,
+                fin,
+                first,
+                later_ns,
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_budget_holds_whatever_comes(events in prop::collection::vec(event(), 0..200)) {
+            let limits = Limits { bytes: 5 * ENTRY_BYTES + 20, entries: 6, client_bytes: 2 * ENTRY_BYTES + 15, client_entries: 3 };
+            let mut table = Table::new(limits);
+            let mut now = 0;
+            for event in events {
+                now += event.later_ns;
+                let bytes = vec![if event.length % 3 == 0 { b'.' } else { b'x' }; event.length];
+                let length = event.length as u32 + event.uncaptured;
+                let piece = Piece { seq: event.seq, bytes: &bytes, length, fin: event.fin, first: event.first };
+                table.receive(event.client, event.connection, piece, now, &Dot);
+                prop_assert!(table.bytes() <= limits.bytes && table.len() <= limits.entries);
+                for share in table.clients.values() {
+                    prop_assert!(share.bytes <= limits.client_bytes && share.queue.len() <= limits.client_entries);
+                }
+                prop_assert_eq!(table.bytes(), table.entries.values().map(|entry| entry.state.cost()).sum::<usize>());
+                prop_assert_eq!(table.queue.len(), table.len());
+                prop_assert_eq!(table.clients.values().map(|share| share.queue.len()).sum::<usize>(), table.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The sockets and threads on the real kernel: a veth pair in a network namespace of its own, a program of six instructions that
+//! redirects everything to the socket of its queue, and a packet socket for a client.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    process::Command,
+    sync::{Arc, RwLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{Map, MapData, XskMap};
+use portal_common::{cookie, siphash::Key, tables::CookieKeys};
+
+use super::{
+    Policy, Responder, SocketOptions,
+    answers::{Answers, Choice, Family, Status},
+    probes::Probes,
+    reassembly::Limits,
+    segment::{
+        Segment,
+        tests::{frame, tcp, verify},
+    },
+    socket::{Frames, Socket},
+};
+use crate::clock;
+
+/// Runs the test in a network namespace that lives as long as its thread; skips it, saying so, without the privilege.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root for a network namespace, BPF and AF_XDP");
+        return;
+    }
+    let run = move || {
+        // SAFETY: only this thread, which has no files or threads of its own, moves to the new namespace.
+        assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
+        test();
+    };
+    if let Err(panic) = thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn ip(arguments: &str) {
+    let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+struct Wire {
+    gateway_index: u32,
+    client: OwnedFd,
+    _link: OwnedFd,
+}
+
+impl Wire {
+    /// A pair of interfaces; what arrives at the gateway's end goes to the sockets in this map.
+    fn new(sockets: &XskMap<MapData>, map: RawFd) -> Self {
+        assert_eq!(sockets.len(), 4);
+        ip("link add gateway type veth peer name client");
+        for interface in ["gateway", "client"] {
+            // No router solicitations: nothing but the test's frames is on the wire.
+            ip(&format!("link set {interface} addrgenmode none"));
+            ip(&format!("link set {interface} up"));
+        }
+        let index = |name: &CStr| {
+            // SAFETY: the name is a string that ends with NUL.
+            let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+            assert_ne!(index, 0, "{name:?}: {}", io::Error::last_os_error());
+            index
+        };
+        let gateway_index = index(c"gateway");
+        Self { gateway_index, client: packet_socket(index(c"client")), _link: redirect(gateway_index, map) }
+    }
+
+    fn send(&self, frame: &[u8]) {
+        rustix::io::write(&self.client, frame).unwrap();
+    }
+
+    /// The next frame of ours, or nothing within the time.
+    fn receive(&self, patience: Duration) -> Option<Vec<u8>> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let until = Instant::now() + patience;
+        loop {
+            let mut buffer = vec![0; 2048];
+            match rustix::net::recv(&self.client, &mut buffer, rustix::net::RecvFlags::DONTWAIT) {
+                Ok((length, _)) => {
+                    buffer.truncate(length);
+                    // A packet socket sees what it sends, too.
+                    if buffer[..6] == super::segment::tests::CLIENT_MAC {
+                        return Some(buffer);
+                    }
+                }
+                Err(rustix::io::Errno::AGAIN) => {
+                    let left = until.checked_duration_since(Instant::now())?;
+                    let left = Timespec { tv_sec: 0, tv_nsec: i64::from(left.subsec_nanos()) };
+                    poll(&mut [PollFd::new(&self.client, PollFlags::IN)], Some(&left)).unwrap();
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+}
+
+fn packet_socket(ifindex: u32) -> OwnedFd {
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: plain system calls; the address is a valid `sockaddr_ll` that lives beyond the call.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol));
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        let fd = OwnedFd::from_raw_fd(fd);
+        let mut address: libc::sockaddr_ll = std::mem::zeroed();
+        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_protocol = protocol;
+        address.sll_ifindex = ifindex.cast_signed();
+        let bound = libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32);
+        assert_eq!(bound, 0, "{}", io::Error::last_os_error());
+        let size: libc::c_int = 8 << 20;
+        let option = (&raw const size).cast();
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, option, size_of_val(&size) as u32);
+        fd
+    }
+}
+
+/// `return bpf_redirect_map(&map, ctx->rx_queue_index, XDP_PASS)`, attached for as long as the link is open.
+fn redirect(ifindex: u32, map: RawFd) -> OwnedFd {
+    let instruction = |code: u8, registers: u8, offset: u16, immediate: i32| {
+        u64::from(code)
+            | u64::from(registers) << 8
+            | u64::from(offset) << 16
+            | u64::from(immediate.cast_unsigned()) << 32
+    };
+    let program = [
+        instruction(0x61, 0x12, 16, 0),  // r2 = *(u32 *)(r1 + 16)
+        instruction(0x18, 0x11, 0, map), // r1 = map
+        0,
+        instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
+        instruction(0x85, 0x00, 0, 51), // call bpf_redirect_map
+        instruction(0x95, 0x00, 0, 0),  // exit
+    ];
+    // BPF_PROG_LOAD: prog_type XDP, insn_cnt, insns, license.
+    let mut load = Vec::new();
+    load.extend_from_slice(&6u32.to_ne_bytes());
+    load.extend_from_slice(&(program.len() as u32).to_ne_bytes());
+    load.extend_from_slice(&(program.as_ptr() as u64).to_ne_bytes());
+    load.extend_from_slice(&(c"GPL".as_ptr() as u64).to_ne_bytes());
+    let program = bpf(5, &load);
+    // BPF_LINK_CREATE: prog_fd, target_ifindex, attach_type BPF_XDP, flags.
+    let link = [program.as_raw_fd().cast_unsigned(), ifindex, 37, 0].map(u32::to_ne_bytes).concat();
+    bpf(28, &link)
+}
+
+fn bpf(command: libc::c_long, attributes: &[u8]) -> OwnedFd {
+    // SAFETY: the attributes are as `union bpf_attr` has them for this command, and what they point to lives on.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), attributes.len()) };
+    assert!(fd >= 0, "bpf({command}): {}", io::Error::last_os_error());
+    // SAFETY: the kernel has just returned it.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+/// A table of four sockets, and its descriptor.
+fn sockets() -> (XskMap<MapData>, RawFd) {
+    // BPF_MAP_CREATE: map_type XSKMAP, key_size, value_size, max_entries.
+    let map = bpf(0, &[17u32, 4, 4, 4].map(u32::to_ne_bytes).concat());
+    let fd = map.as_raw_fd();
+    (Map::XskMap(MapData::from_fd(map).unwrap()).try_into().unwrap(), fd)
+}
+
+fn policy() -> Arc<Policy> {
+    Arc::new(Policy {
+        answers: Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").unwrap(),
+        probes: Probes::new([]),
+        limits: Limits::default(),
+    })
+}
+
+fn keys() -> CookieKeys {
+    CookieKeys::new(std::array::from_fn(|i| Key([i as u64, 3])))
+}
+
+/// A client's first segment, its handshake just done.
+fn request(family: Family, isn: u32, data: &[u8]) -> (u32, Vec<u8>) {
+    let syn = frame(family, &[], tcp(isn, 0, false), b"");
+    let tuple = Segment::read(&syn).unwrap().path.tuple();
+    let ack = cookie::isn(&keys(), &tuple, isn, clock::now_ns()).wrapping_add(1);
+    (ack, frame(family, &[], tcp(isn.wrapping_add(1), ack, false), data))
+}
+
+/// How often threads of this name have gone to sleep.
+fn wakeups(name: &str) -> u64 {
+    let mut total = 0;
+    let mut found = 0;
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let Ok(status) = std::fs::read_to_string(task.unwrap().path().join("status")) else { continue };
+        let value = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim();
+        if value("Name:") == name {
+            found += 1;
+            total += value("voluntary_ctxt_switches:").parse::<u64>().unwrap();
+        }
+    }
+    assert_eq!(found, 1, "threads named {name}");
+    total
+}
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn no_frame_is_ever_lost() {
+    in_namespace(|| {
+        let (mut sockets, map) = sockets();
+        let wire = Wire::new(&sockets, map);
+        let options = SocketOptions { frames: 64, ..SocketOptions::default() };
+        let mut socket = Socket::open(wire.gateway_index, 0, options).unwrap();
+        sockets.set(0, socket.as_raw_fd(), 0).unwrap();
+        assert_eq!(socket.frames(), Frames { free: 0, filling: 64, in_flight: 0 });
+        let (mut received, mut sent, mut returned) = (0, 0, 0);
+        for round in 0..300u32 {
+            // Often more than there are frames: the kernel drops what it has no frame for.
+            for i in 0..round % 100 {
+                wire.send(&frame(Family::V4, &[], tcp(i, 1, false), &[b'x'; 900]));
+            }
+            // Every third frame is not answered.
+            let mut n = 0;
+            for _ in 0..3 {
+                let turn = socket.turn(|frame| {
+                    n += 1;
+                    n % 3 != 0 && {
+                        let mut copy = frame.bytes().to_vec();
+                        copy[..12].rotate_left(6);
+                        frame.rewrite(copy.len(), |bytes| bytes.copy_from_slice(&copy))
+                    }
+                });
+                (received, sent) = (received + turn.received, sent + turn.sent);
+                assert_eq!((turn.unsent, turn.stopped), (0, None));
+                assert_eq!(socket.frames().total(), 64, "round {round}");
+            }
+            while wire.receive(Duration::ZERO).is_some() {
+                returned += 1;
+            }
+        }
+        for _ in 0..100 {
+            sent += socket.turn(|_| false).sent;
+            while wire.receive(Duration::from_millis(1)).is_some() {
+                returned += 1;
+            }
+        }
+        assert_eq!(socket.frames(), Frames { free: 0, filling: 64, in_flight: 0 }, "all are back");
+        assert!(received > 10_000, "{received} received");
+        assert!(sent > received / 2 && returned == sent, "{received} received, {sent} sent, {returned} returned");
+    });
+}
+
+#[test]
+fn a_responder_answers_sleeps_and_stops() {
+    in_namespace(|| {
+        let (sockets, map) = sockets();
+        let wire = Wire::new(&sockets, map);
+        let policy = policy();
+        let keys = Arc::new(RwLock::new(keys()));
+        let options = SocketOptions::default();
+        let spawn = |sockets| Responder::spawn(wire.gateway_index, 1, sockets, &policy, &keys, options);
+        let responder = spawn(sockets).unwrap();
+
+        let plain = Choice { status: Status::AuthenticationRequired, head: false };
+        let slowest = (0..2000u32).map(|i| {
+            let family = if i % 2 == 0 { Family::V4 } else { Family::V6 };
+            let (ack, request) = request(family, i.wrapping_mul(0x9e37_79b1), GET);
+            let start = Instant::now();
+            wire.send(&request);
+            let reply = wire.receive(Duration::from_millis(900)).unwrap_or_else(|| panic!("request {i} got nothing"));
+            let took = start.elapsed();
+            let (header, payload) = verify(&reply);
+            assert_eq!(header.sequence_number, ack);
+            assert!(payload == policy.answers.pick(plain, family).bytes(), "request {i}");
+            took
+        });
+        let mut times: Vec<_> = slowest.collect();
+        times.sort_unstable();
+        eprintln!("request to answer over veth: median {:?}, slowest {:?}", times[1000], times[1999]);
+        let total = responder.total();
+        assert_eq!(total.answered[Status::AuthenticationRequired as usize], 2000);
+        assert_eq!((total.ignored, total.acknowledged), (0, 0));
+
+        let burst: Vec<_> = (0..1500).map(|i| request(Family::V4, i, GET).1).collect();
+        for request in &burst {
+            wire.send(request);
+        }
+        let answered = (0..burst.len()).take_while(|_| wire.receive(Duration::from_millis(900)).is_some()).count();
+        assert_eq!(answered, burst.len(), "the burst fits the rings");
+
+        thread::sleep(Duration::from_millis(50));
+        let idle = wakeups("responder-0");
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(wakeups("responder-0"), idle, "it sleeps while there is nothing to do");
+
+        assert_eq!(responder.failed(), None);
+        let before = Instant::now();
+        responder.stop();
+        assert!(before.elapsed() < Duration::from_millis(500), "stopping took {:?}", before.elapsed());
+        wire.send(&request(Family::V4, 1, GET).1);
+        assert_eq!(wire.receive(Duration::from_millis(100)), None, "nobody answers any more");
+    });
+}
+
+#[test]
+fn a_queue_that_is_taken_or_absent_is_named() {
+    in_namespace(|| {
+        let (sockets, map) = sockets();
+        let wire = Wire::new(&sockets, map);
+        let absent = Socket::open(wire.gateway_index, 63, SocketOptions::default()).err().unwrap().to_string();
+        assert!(absent.contains("queue 63") && absent.contains("no such queue"), "{absent}");
+        let _first = Socket::open(wire.gateway_index, 0, SocketOptions::default()).unwrap();
+        let second = Socket::open(wire.gateway_index, 0, SocketOptions::default()).err().unwrap().to_string();
+        assert!(second.contains("another program has a socket on this queue"), "{second}");
+    });
+}
+
+#[test]
+fn a_queue_is_free_again_after_its_socket_is_closed() {
+    in_namespace(|| {
+        let (sockets, map) = sockets();
+        let wire = Wire::new(&sockets, map);
+        for _ in 0..5 {
+            drop(Socket::open(wire.gateway_index, 0, SocketOptions::default()).unwrap());
+        }
+    });
+}
