@@ -65,6 +65,19 @@ impl Status {
         }
     }
 
+    /// The name of the counter of these answers: stable, as in `portalctl status --json`.
+    pub const fn counter_name(self) -> &'static str {
+        match self {
+            Self::Success => "answered_200",
+            Self::Redirect => "answered_302",
+            Self::BadRequest => "answered_400",
+            Self::TargetTooLong => "answered_414",
+            Self::FieldsTooLarge => "answered_431",
+            Self::VersionNotSupported => "answered_505",
+            Self::AuthenticationRequired => "answered_511",
+        }
+    }
+
     /// The reason phrase (RFC 9110 section 15, RFC 6585).
     const fn phrase(self) -> &'static str {
         match self {
