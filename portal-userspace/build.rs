@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya_build::{Package, Toolchain};
 
 /// The rustup toolchain with a prebuilt `core` for BPF that `cargo xtask setup` links on Debian.
@@ -14,17 +14,26 @@ const OVERRIDE: &str = "PORTAL_BPF_TOOLCHAIN";
 
 fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed={OVERRIDE}");
-    println!("cargo:rerun-if-changed={DEBIAN_BPF_CORE}");
+    let debian = Path::new(DEBIAN_BPF_CORE).is_dir();
+    if debian {
+        // Only where it is: cargo takes a missing file for a changed one, and would build again every time.
+        println!("cargo:rerun-if-changed={DEBIAN_BPF_CORE}");
+    }
+    println!("cargo:rerun-if-changed=../portal-common/src");
+    println!("cargo:rerun-if-changed=../portal-common/Cargo.toml");
+
     let chosen = std::env::var(OVERRIDE).ok();
     let toolchain = match &chosen {
         Some(name) => Toolchain::Custom(name),
-        None if Path::new(DEBIAN_BPF_CORE).is_dir() => Toolchain::Custom(LINKED_TOOLCHAIN),
+        None if debian => Toolchain::Custom(LINKED_TOOLCHAIN),
         None => Toolchain::Nightly,
     };
     aya_build::build_ebpf(
         [Package { name: "portal-ebpf", root_dir: "../portal-ebpf", ..Default::default() }],
         toolchain,
-    )?;
-    println!("cargo:rerun-if-changed=../portal-common/src");
-    Ok(())
+    )
+    .context(
+        "the BPF program was not built. The compiler's messages are above; if a toolchain, `core` or bpf-linker is \
+         missing, run `cargo xtask setup`",
+    )
 }

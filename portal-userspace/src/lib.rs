@@ -1,5 +1,6 @@
 //! Portal's user space: the library behind `portald` and `portalctl`.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;

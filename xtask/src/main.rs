@@ -1,2 +1,108 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: everything a person types to work on Portal.
+
+mod apt;
+mod child;
+mod environment;
+mod machine;
+mod plan;
+mod requirements;
+mod setup;
+mod tasks;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::child::Interrupts;
+use crate::requirements::Wanted;
+use crate::setup::Voice;
+
+/// Set up, build, show and test Portal.
+///
+/// On Debian 12 as root every command first installs what is missing; elsewhere it says what to install.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what is missing: the BPF compiler, bpf-linker, the lab's tools
+    Setup {
+        /// Also install rustfmt and clippy, which only `.ci/run` needs
+        #[arg(long)]
+        lints: bool,
+        /// Also install cargo-deny, which checks licences and advisories (some minutes to compile)
+        #[arg(long)]
+        with_deny: bool,
+    },
+    /// Build everything; arguments go to `cargo build`
+    Build(Rest),
+    /// Show the whole path on this machine: 511, login, the real site (needs root); arguments go to the demonstration
+    Demo(Rest),
+    /// Work with the lab of network namespaces (needs root); arguments go to the lab
+    Lab(Rest),
+    /// Run all tests (needs root); arguments, such as a filter, go to `cargo test`
+    Test(Rest),
+}
+
+/// What is handed on, word by word, `--help` and the first `--` included.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    rest: Vec<OsString>,
+}
+
+impl Rest {
+    /// The words as they were typed. clap's own list lacks a leading `--`, which means something to cargo.
+    fn words(self) -> Vec<OsString> {
+        let typed: Vec<_> = std::env::args_os().skip(2).collect();
+        if typed.first().is_some_and(|word| word == "--") { typed } else { self.rest }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    // From here on Ctrl-C ends what runs, not this process, which has an installation to leave whole.
+    let interrupts = Interrupts::catch()?;
+    let setup = |lints, deny, voice| setup::run(Wanted { lints, deny }, voice, &interrupts);
+    match arguments.command {
+        Command::Setup { lints, with_deny } => {
+            setup(lints, with_deny, Voice::Full)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Build(rest) => {
+            setup(false, false, Voice::OnlyChanges)?;
+            tasks::build(&rest.words(), &interrupts)
+        }
+        Command::Demo(rest) => {
+            tasks::demand_root("demo")?;
+            setup(false, false, Voice::OnlyChanges)?;
+            let arguments: Vec<_> = std::iter::once("demo".into()).chain(rest.words()).collect();
+            tasks::lab(&arguments, &interrupts)
+        }
+        Command::Lab(rest) => {
+            tasks::demand_root("lab")?;
+            setup(false, false, Voice::OnlyChanges)?;
+            tasks::lab(&rest.words(), &interrupts)
+        }
+        Command::Test(rest) => {
+            tasks::demand_root("test")?;
+            setup(false, false, Voice::OnlyChanges)?;
+            tasks::test(&rest.words(), &interrupts)
+        }
+    }
+}

@@ -80,8 +80,7 @@ impl Gate {
             .load(object::GATE)
             .context("the kernel refused the gate's maps; Portal needs Linux 5.15 or later, and the capabilities CAP_BPF and CAP_NET_ADMIN")?;
 
-        // Before the maps are taken out and dropped, which closes the descriptors that the program refers to. The kernel's program
-        // then holds the maps itself. Loaded is not attached: nothing runs it before the maps are filled.
+        // The maps are taken apart below: by then the loaded program holds its own references to them.
         let program = program(&mut ebpf)?;
         program.load().context(
             "the kernel's verifier refused the gate; this kernel is older than the one Portal was built for",

@@ -2,7 +2,7 @@
 
 pub mod counters;
 pub mod gate;
-mod object;
+pub mod object;
 pub mod pins;
 pub mod secrets;
 pub mod sessions;

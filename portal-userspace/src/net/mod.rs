@@ -1,8 +1,20 @@
-//! TODO
+//! What the kernel knows of the network: interfaces and neighbours, over rtnetlink.
 
-use crate::datapath::gate::Mode;
+mod interface;
+mod mac;
+mod neighbour;
+mod netlink;
 
-/// Placeholder until task C lands.
-pub(crate) fn attached_mode(_interface: &str) -> anyhow::Result<Option<Mode>> {
-    Ok(None)
-}
+pub(crate) mod client;
+pub(crate) mod serve;
+
+pub(crate) use interface::attached_mode;
+pub use interface::{AttachedXdp, Interface, Master};
+pub use mac::{Mac, MacError};
+pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, mac_of, neighbours};
+pub use netlink::NetError;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,264 @@
-//! TODO
+//! The login page: a guest accepts the terms, and the kernel lets its device through before the answer is sent.
+
+mod bind;
+mod page;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Extension, Form, Router,
+    extract::{DefaultBodyLimit, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderValue, Uri, header},
+    middleware,
+    response::{IntoResponse as _, Redirect, Response},
+    routing,
+};
+use serde::Deserialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
+
+use self::page::{Page, Pages};
+use crate::{
+    config::Config,
+    net::{Mac, Neighbours, serve},
+    session::{ClientView, SessionError, SessionService},
+};
+
+pub use bind::{BindError, bind, local_addresses};
+
+/// Largest form, in bytes: ours has 10.
+const FORM_BYTES: usize = 4096;
+
+/// The login page.
+#[derive(Clone)]
+pub struct LoginPage {
+    shared: Arc<Shared>,
+    router: Router,
+}
+
+struct Shared {
+    sessions: Arc<SessionService>,
+    neighbours: Arc<dyn Neighbours>,
+    pages: Pages,
+    /// Bounds the tasks, by what is known before one is started.
+    by_address: serve::Places<IpAddr>,
+    /// Bounds one client, however many addresses it has.
+    by_client: serve::Places<Mac>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+enum Client {
+    /// This station on the guest network.
+    Known(Mac),
+    /// Somebody who is no neighbour there.
+    Unknown,
+    /// The kernel did not say.
+    Failed,
+}
+
+#[derive(Deserialize)]
+struct LoginForm {
+    accept: Option<String>,
+}
+
+impl LoginPage {
+    /// The page of this configuration, writing these sessions for the stations that these neighbours are.
+    pub fn new(config: &Config, sessions: Arc<SessionService>, neighbours: Arc<dyn Neighbours>) -> Self {
+        let limits = &config.limits;
+        let (total, each) = (limits.login_connections.get(), limits.login_connections_per_client.get());
+        let (total, each) = (total as usize, each as usize);
+        let shared = Arc::new(Shared {
+            sessions,
+            neighbours,
+            pages: Pages::new(config.portal.title.as_str(), config.portal.terms.as_str(), config.session()),
+            by_address: serve::Places::new(total, each),
+            by_client: serve::Places::new(total, each),
+        });
+        let router = Router::new()
+            .route("/", routing::get(start))
+            .route("/login", routing::post(login).get(to_start))
+            .route("/logout", routing::post(logout).get(to_start))
+            .fallback(async |State(shared): State<Arc<Shared>>| shared.pages.render(Page::NotFound))
+            .method_not_allowed_fallback(async |State(shared): State<Arc<Shared>>| {
+                shared.pages.render(Page::MethodNotAllowed)
+            })
+            .layer(DefaultBodyLimit::max(FORM_BYTES))
+            .layer(middleware::map_response(add_headers))
+            .with_state(Arc::clone(&shared));
+        Self { shared, router }
+    }
+
+    /// Serves the page on these listeners until the daemon stops; what is being answered then is answered.
+    pub async fn serve(self, listeners: Vec<TcpListener>, stop: watch::Receiver<bool>) {
+        let accepting: JoinSet<()> =
+            listeners.into_iter().map(|listener| self.clone().accept(listener, stop.clone())).collect();
+        accepting.join_all().await;
+    }
+
+    async fn accept(self, listener: TcpListener, stop: watch::Receiver<bool>) {
+        let mut connections = JoinSet::new();
+        let accepting = async {
+            loop {
+                match listener.accept().await {
+                    // Never an IPv4-mapped address: `bind` keeps the families apart.
+                    Ok((stream, peer)) => {
+                        // No place: the connection is closed at once, so that it does not wait for what will not come.
+                        if let Some(place) = self.shared.by_address.take(peer.ip()) {
+                            let page = self.clone();
+                            connections.spawn(async move {
+                                page.answer(stream, peer).await;
+                                drop(place);
+                            });
+                        }
+                    }
+                    Err(error) => serve::after_failed_accept(&error).await,
+                }
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        serve::until_stopped(stop, accepting).await;
+        // An answer takes milliseconds; whoever has not asked by then never will.
+        let _: Result<(), _> =
+            tokio::time::timeout(Duration::from_secs(1), async { while connections.join_next().await.is_some() {} })
+                .await;
+    }
+
+    async fn answer(self, stream: TcpStream, peer: SocketAddr) {
+        let client = match self.shared.neighbours.mac_of(peer).await {
+            Ok(Some(mac)) => Client::Known(mac),
+            Ok(None) => Client::Unknown,
+            Err(error) => {
+                tracing::warn!(%error, %peer, "cannot find the station behind an address");
+                Client::Failed
+            }
+        };
+        let _place = match client {
+            Client::Known(mac) => match self.shared.by_client.take(mac) {
+                Some(place) => Some(place),
+                None => return,
+            },
+            // Bounded by the address.
+            Client::Unknown | Client::Failed => None,
+        };
+        serve::connection(stream, &self.router, client).await;
+    }
+}
+
+async fn start(State(shared): State<Arc<Shared>>, Extension(client): Extension<Client>) -> Response {
+    let page = match client {
+        Client::Known(mac) => match shared.sessions.show(mac) {
+            Ok(ClientView { remaining_seconds, .. }) => {
+                Page::Online { remaining: Duration::from_secs(remaining_seconds) }
+            }
+            Err(SessionError::NotFound(_)) => Page::Terms,
+            Err(error) => failed(mac, &error),
+        },
+        Client::Unknown => Page::UnknownDevice,
+        Client::Failed => Page::Failed,
+    };
+    shared.pages.render(page)
+}
+
+async fn login(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    form: Result<Form<LoginForm>, FormRejection>,
+) -> Response {
+    let page = match (client, form) {
+        _ if is_cross_site(&headers) => Page::CrossSite,
+        (_, Err(rejection)) => Page::BadForm(rejection.status()),
+        (_, Ok(Form(form))) if form.accept.as_deref() != Some("yes") => Page::NotAccepted,
+        (Client::Unknown, Ok(_)) => Page::UnknownDevice,
+        (Client::Failed, Ok(_)) => Page::Failed,
+        (Client::Known(mac), Ok(_)) => {
+            let sessions = Arc::clone(&shared.sessions);
+            // A full table is searched, which takes a while.
+            match tokio::task::spawn_blocking(move || sessions.login(mac)).await {
+                Ok(Ok(view)) => {
+                    tracing::info!(client = %mac, until = view.expires_at, "logged in");
+                    // The kernel has it. Clients probe again the moment the next page loads, and are through.
+                    return Redirect::to("/").into_response();
+                }
+                Ok(Err(error @ SessionError::Full { .. })) => {
+                    tracing::warn!(client = %mac, %error, "login refused; raise `limits.clients`");
+                    Page::Full
+                }
+                Ok(Err(error)) => failed(mac, &error),
+                Err(panic) => failed(mac, &panic),
+            }
+        }
+    };
+    shared.pages.render(page)
+}
+
+async fn logout(
+    State(shared): State<Arc<Shared>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response {
+    let page = match client {
+        _ if is_cross_site(&headers) => Page::CrossSite,
+        Client::Known(mac) => match shared.sessions.logout(mac) {
+            Ok(_) => {
+                tracing::info!(client = %mac, "logged out");
+                return Redirect::to("/").into_response();
+            }
+            Err(error) => failed(mac, &error),
+        },
+        Client::Unknown => Page::UnknownDevice,
+        Client::Failed => Page::Failed,
+    };
+    shared.pages.render(page)
+}
+
+/// Who reloads or bookmarks the form's address.
+async fn to_start() -> Redirect {
+    Redirect::to("/")
+}
+
+fn failed(mac: Mac, error: &dyn std::fmt::Display) -> Page {
+    tracing::error!(client = %mac, %error, "the login page cannot serve a client");
+    Page::Failed
+}
+
+/// Whether a browser says that another site's page sent this form.
+///
+/// `Sec-Fetch-Site` (Fetch Metadata) is only sent to trustworthy origins, so rarely over plain HTTP; `Origin` comes with
+/// every cross-origin POST. What sends neither is no browser that another site could steer.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|o| o.parse::<Uri>().ok()).and_then(|o| o.into_parts().authority);
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    // "null" has no authority: a sandboxed page, or one that was redirected from elsewhere.
+    match (authority, host) {
+        (Some(authority), Some(host)) => !authority.as_str().eq_ignore_ascii_case(host),
+        _ => true,
+    }
+}
+
+async fn add_headers(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // Not "no-referrer": under it browsers send our own form with `Origin: null` (Fetch, "append a request Origin header").
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    response
+}
+
+#[cfg(test)]
+mod tests;

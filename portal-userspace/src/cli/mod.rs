@@ -1,0 +1,125 @@
+//! `portalctl`: what an operator types.
+
+mod args;
+mod output;
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, Parser as _};
+use serde::Serialize;
+
+use self::args::{Cli, ClientsCommand, Command};
+use crate::control::{Client, ClientError, api::ErrorBody};
+
+/// Refused or failed.
+const FAILED: u8 = 1;
+/// Wrong usage.
+const USAGE: u8 = 2;
+
+/// Runs `portalctl` with these arguments, the first of which is the program's name.
+///
+/// Exit code 0: done; 1: refused or failed; 2: wrong usage.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version are asked for; the rest is wrong usage. Nothing can be done where the terminal is gone.
+            let _: io::Result<()> = e.print();
+            return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let answer = match cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "portalctl", &mut script);
+            Ok(script)
+        }
+        Command::Man { page } => Ok(man(page.as_deref())),
+        _ => ask(&cli).map(String::into_bytes),
+    };
+    match answer {
+        Ok(text) => match io::stdout().lock().write_all(&text).and_then(|()| io::stdout().lock().flush()) {
+            Ok(()) => ExitCode::SUCCESS,
+            // The reader has enough, as in `portalctl clients list | head`.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("error: cannot write the answer: {e}");
+                ExitCode::from(FAILED)
+            }
+        },
+        Err(error) => {
+            let error = error.info();
+            let text = if cli.json {
+                json(&ErrorBody { error })
+            } else {
+                format!("error: {}\n  help: {}\n", error.message, error.remedy)
+            };
+            // Standard output keeps to one schema. Where standard error is gone, the exit code still tells.
+            let _: io::Result<()> = io::stderr().lock().write_all(text.as_bytes());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn ask(cli: &Cli) -> Result<String, ClientError> {
+    let client = Client::new(&cli.socket);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime for one thread needs a few file descriptors");
+    runtime.block_on(async {
+        Ok(match &cli.command {
+            Command::Status => {
+                let status = client.status().await?;
+                if cli.json { json(&status) } else { output::status(&status) }
+            }
+            Command::Clients { command: ClientsCommand::List } => {
+                let list = client.clients().await?;
+                if cli.json { json(&list) } else { output::clients(&list) }
+            }
+            Command::Clients { command: ClientsCommand::Show { mac } } => {
+                let view = client.client(*mac).await?;
+                if cli.json { json(&view) } else { output::client(&view) }
+            }
+            Command::Allow { mac, length } => {
+                let view = client.allow(*mac, length.map(crate::config::SessionLength::get)).await?;
+                if cli.json { json(&view) } else { output::allowed(&view) }
+            }
+            Command::Revoke { mac } => {
+                let revoked = client.revoke(*mac).await?;
+                if cli.json { json(&revoked) } else { format!("{} is logged out.\n", revoked.mac) }
+            }
+            Command::Drops { all } => {
+                let drops = client.drops(*all).await?;
+                if cli.json { json(&drops) } else { output::drops(&drops) }
+            }
+            Command::Completions { .. } | Command::Man { .. } => String::new(),
+        })
+    })
+}
+
+fn json(answer: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(answer).expect("the API's types have a JSON form");
+    text.push('\n');
+    text
+}
+
+/// The manual page of `portalctl`, or of one of its commands.
+fn man(page: Option<&str>) -> Vec<u8> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    let command = match page {
+        Some(name) => command.find_subcommand(name).cloned().unwrap_or(command),
+        None => command,
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text).expect("writing to a Vec does not fail");
+    text
+}
+
+#[cfg(test)]
+mod tests;

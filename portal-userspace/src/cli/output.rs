@@ -1,0 +1,137 @@
+//! Answers as people read them, in 80 columns.
+
+use std::{fmt::Write as _, time::Duration};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
+
+use crate::control::api::{ClientList, ClientView, Drops, Status};
+
+/// As wide as a terminal is by tradition: the answer looks the same in a terminal, a pipe and a mail.
+const WIDTH: u16 = 80;
+
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
+    table
+}
+
+/// The table's lines without the spaces at their beginning and end.
+fn print(mut table: Table, right: &[usize]) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        if right.contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        writeln!(text, "{}", line.trim_end()).expect("writing to a String does not fail");
+    }
+    text
+}
+
+pub(super) fn status(status: &Status) -> String {
+    let Status { version, pid, uptime_seconds, gate, clients, packets, responder } = status;
+    let mut table = table();
+    let mut row = |name: &str, value: String| {
+        table.add_row([name.to_owned(), value]);
+    };
+    row("portald", format!("{version}, process {pid}, up {}", spoken(*uptime_seconds)));
+    row(
+        "gate",
+        format!(
+            "{} (index {}), XDP {}, {} receive queue{}, program {}",
+            gate.interface,
+            gate.interface_index,
+            gate.xdp_mode,
+            gate.queues,
+            if gate.queues == 1 { "" } else { "s" },
+            gate.program_id
+        ),
+    );
+    row("clients", format!("{} online, room for {}", clients.online, clients.capacity));
+    row(
+        "packets",
+        format!(
+            "{} passed, {} answered, {} redirected, {} dropped",
+            packets.passed, packets.answered, packets.redirected, packets.dropped
+        ),
+    );
+    if gate.url_v4 == gate.url_v6 {
+        row("login page", gate.url_v4.clone());
+    } else {
+        row("login page", format!("{}\n{}", gate.url_v4, gate.url_v6));
+    }
+    row("listening", gate.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    if !responder.is_empty() {
+        row("responder", responder.iter().map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join("\n"));
+    }
+    print(table, &[])
+}
+
+pub(super) fn clients(list: &ClientList) -> String {
+    if list.clients.is_empty() {
+        return "No client is logged in.\n".into();
+    }
+    let mut table = table();
+    table.set_header(["CLIENT", "ONLINE", "LEFT", "ADDRESSES"]);
+    for view in &list.clients {
+        table.add_row([view.mac.to_string(), spoken(view.online_seconds), left(view), addresses(view)]);
+    }
+    print(table, &[])
+}
+
+pub(super) fn client(view: &ClientView) -> String {
+    let mut table = table();
+    table.add_row(["client", view.mac.to_string().as_str()]);
+    table.add_row(["online", &format!("{}, since {}", spoken(view.online_seconds), view.started_at)]);
+    let until =
+        view.expires_at.as_ref().map_or_else(|| "without end".to_owned(), |t| format!("{}, until {t}", left(view)));
+    table.add_row(["left", until.as_str()]);
+    table.add_row(["addresses", addresses(view).as_str()]);
+    print(table, &[])
+}
+
+pub(super) fn allowed(view: &ClientView) -> String {
+    match &view.expires_at {
+        Some(until) => format!("{} is let through for {}, until {until}.\n", view.mac, left(view)),
+        None => format!("{} is let through without end.\n", view.mac),
+    }
+}
+
+pub(super) fn drops(drops: &Drops) -> String {
+    let mut table = table();
+    let outcomes = drops.reasons.iter().any(|r| r.outcome != "dropped");
+    if outcomes {
+        table.set_header(["REASON", "OUTCOME", "PACKETS", "RULE"]);
+    } else {
+        table.set_header(["REASON", "PACKETS", "RULE"]);
+    }
+    for reason in &drops.reasons {
+        let packets = reason.packets.to_string();
+        if outcomes {
+            table.add_row([&reason.name, &reason.outcome, &packets, &reason.text]);
+        } else {
+            table.add_row([&reason.name, &packets, &reason.text]);
+        }
+    }
+    print(table, if outcomes { &[2] } else { &[1] })
+}
+
+fn left(view: &ClientView) -> String {
+    if view.expires_at.is_some() { spoken(view.remaining_seconds) } else { "without end".into() }
+}
+
+fn addresses(view: &ClientView) -> String {
+    if view.addresses.is_empty() {
+        return "-".into();
+    }
+    view.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A number of seconds in its two largest units, as `1h 59m`.
+fn spoken(seconds: u64) -> String {
+    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    // A minute is exact enough for what lasts hours.
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,161 @@
+//! What the control API says, shared by the daemon and `portalctl`. The JSON forms are stable: fields are added, never
+//! renamed, removed or given another meaning within `/v1`.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use portal_common::{Reason, reason::Outcome};
+use serde::{Deserialize, Serialize};
+
+pub use crate::session::ClientView;
+
+/// `GET /v1/status`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Status {
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Seconds since the daemon started.
+    pub uptime_seconds: u64,
+    /// The gate and the login page.
+    pub gate: GateInfo,
+    /// The session table.
+    pub clients: ClientCount,
+    /// What the gate has done with packets since its maps were made.
+    pub packets: Packets,
+    /// The responder's counters since the daemon started, by name.
+    pub responder: BTreeMap<String, u64>,
+}
+
+/// The gate and the login page, as they have been set up.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct GateInfo {
+    /// The guest interface.
+    pub interface: String,
+    /// Its index.
+    pub interface_index: u32,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// Receive queues with a responder.
+    pub queues: u32,
+    /// The gate's program id, as `bpftool prog show id` takes it.
+    pub program_id: u32,
+    /// What clients that asked over IPv4 are sent to.
+    pub url_v4: String,
+    /// What clients that asked over IPv6 are sent to.
+    pub url_v6: String,
+    /// Where the login page listens.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// How full the session table is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ClientCount {
+    /// Clients with a live session.
+    pub online: u64,
+    /// How many sessions fit.
+    pub capacity: u64,
+}
+
+/// Packets by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Packets {
+    /// Given to the kernel.
+    pub passed: u64,
+    /// Answered by the gate itself.
+    pub answered: u64,
+    /// Given to the responder.
+    pub redirected: u64,
+    /// Given to nobody.
+    pub dropped: u64,
+}
+
+impl Packets {
+    /// The counters of each reason, summed by outcome.
+    pub fn sum(counters: &[(Reason, u64)]) -> Self {
+        let mut sum = Self::default();
+        for (reason, packets) in counters {
+            let total = match reason.outcome() {
+                Outcome::Passed => &mut sum.passed,
+                Outcome::Answered => &mut sum.answered,
+                Outcome::Redirected => &mut sum.redirected,
+                Outcome::Dropped => &mut sum.dropped,
+            };
+            *total += packets;
+        }
+        sum
+    }
+}
+
+/// `GET /v1/clients`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ClientList {
+    /// Every client with a live session, sorted by MAC address.
+    pub clients: Vec<ClientView>,
+}
+
+/// The body of `PUT /v1/clients/{mac}`; it may be left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRequest {
+    /// How long the session lasts from now, in seconds; None: as long as a login's.
+    #[serde(default)]
+    pub for_seconds: Option<u64>,
+}
+
+/// The answer to `DELETE /v1/clients/{mac}`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Revoked {
+    /// The client, a stranger now.
+    pub mac: crate::net::Mac,
+}
+
+/// `GET /v1/drops`, or with `?all=true` every reason.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Drops {
+    /// In the order of the reasons' numbers.
+    pub reasons: Vec<ReasonCount>,
+}
+
+/// How often a reason was given.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ReasonCount {
+    /// The stable name.
+    pub name: String,
+    /// `passed`, `answered`, `redirected` or `dropped`.
+    pub outcome: String,
+    /// The rule, in a sentence.
+    pub text: String,
+    /// Packets since the gate's maps were made.
+    pub packets: u64,
+}
+
+impl ReasonCount {
+    /// This reason and its counter.
+    pub fn new((reason, packets): (Reason, u64)) -> Self {
+        Self {
+            name: reason.name().to_owned(),
+            outcome: reason.outcome().name().to_owned(),
+            text: reason.text().to_owned(),
+            packets,
+        }
+    }
+}
+
+/// Every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ErrorBody {
+    /// What went wrong.
+    pub error: ErrorInfo,
+}
+
+/// What went wrong, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ErrorInfo {
+    /// The stable code, for programs.
+    pub code: String,
+    /// The cause.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}

@@ -1,0 +1,284 @@
+//! Over a real Unix socket, with the kernel's maps.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::future::BoxFuture;
+use portal_common::{Reason, tables::Zone};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    sync::watch,
+};
+
+use super::{api::GateInfo, *};
+use crate::{
+    config::GroupName,
+    datapath::{counters::CounterReader, sessions::SessionTable},
+    net::{Mac, Neighbour, Neighbours, NetError},
+    session::SessionService,
+};
+
+/// Every station has two addresses.
+struct Two;
+
+const ADDRESSES: [&str; 2] = ["192.0.2.7", "2001:db8::7"];
+
+fn mac(last: u8) -> Mac {
+    Mac::new([0x02, 0, 0x5e, 0x10, 0, last]).unwrap()
+}
+
+impl Neighbours for Two {
+    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
+        let of = |m: u8| ADDRESSES.map(|a| Neighbour { mac: mac(m), address: a.parse().unwrap() });
+        Box::pin(async move { Ok([of(1), of(9)].concat()) })
+    }
+}
+
+pub(crate) struct Daemon {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) sessions: Arc<SessionService>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// A control server for `capacity` clients.
+pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
+    let directory = tempfile::tempdir().unwrap();
+    let table = SessionTable::create(capacity).expect("a BPF map needs root");
+    let sessions = Arc::new(SessionService::new(table, Zone::FIRST, "8h".parse().unwrap()));
+    let control = Control {
+        gate: GateInfo {
+            interface: "eth1".into(),
+            interface_index: 3,
+            xdp_mode: "native".into(),
+            queues: 2,
+            program_id: 77,
+            url_v4: "http://192.0.2.1:8080/".into(),
+            url_v6: "http://[2001:db8::1]:8080/".into(),
+            listeners: vec!["192.0.2.1:8080".parse().unwrap(), "[2001:db8::1]:8080".parse().unwrap()],
+        },
+        sessions: Arc::clone(&sessions),
+        counters: Arc::new(CounterReader::create().unwrap()),
+        responder: Arc::new(|| vec![("requests", 5), ("answers_511", 4)]),
+        neighbours: Arc::new(Two),
+        access,
+        started: Instant::now(),
+    };
+    let socket = ControlSocket::bind(&directory.path().join("portald.sock"), None).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let task = tokio::spawn(control.serve(socket, stopping));
+    Daemon { directory, sessions, stop, task }
+}
+
+impl Daemon {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("portald.sock")
+    }
+
+    /// Sends these bytes and reads the whole answer.
+    async fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        // The answer may come, and the connection end, before all is sent.
+        let _: io::Result<()> = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_client_and_the_server_agree() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let status = client.status().await.unwrap();
+    assert_eq!((status.gate.program_id, status.clients.online, status.clients.capacity), (77, 0, 8));
+    assert_eq!(status.pid, std::process::id());
+    assert_eq!(status.responder["requests"], 5);
+
+    let view = client.allow(mac(1), Some(Duration::from_hours(2))).await.unwrap();
+    assert_eq!(view.remaining_seconds, 7200);
+    assert_eq!(view.addresses, ADDRESSES.map(|a| a.parse::<IpAddr>().unwrap()));
+    assert!(daemon.sessions.show(mac(1)).is_ok(), "the kernel has it");
+    client.allow(mac(0), None).await.unwrap();
+    let list = client.clients().await.unwrap().clients;
+    assert_eq!(list.iter().map(|c| (c.mac, c.addresses.len())).collect::<Vec<_>>(), [(mac(0), 0), (mac(1), 2)]);
+    assert_eq!(client.client(mac(1)).await.unwrap().mac, mac(1));
+    assert_eq!(client.status().await.unwrap().clients.online, 2);
+
+    assert_eq!(client.revoke(mac(1)).await.unwrap().mac, mac(1));
+    assert!(daemon.sessions.show(mac(1)).is_err());
+    for error in [client.revoke(mac(1)).await.unwrap_err(), client.client(mac(1)).await.unwrap_err()] {
+        assert_eq!(error.info().code, "no_such_client");
+    }
+    let dropping = Reason::ALL.iter().filter(|r| r.outcome().name() == "dropped").count();
+    assert_eq!(client.drops(false).await.unwrap().reasons.len(), dropping);
+    assert_eq!(client.drops(true).await.unwrap().reasons.len(), Reason::ALL.len());
+}
+
+#[tokio::test]
+async fn a_full_table_and_bad_lengths_are_refused_by_code() {
+    let daemon = daemon(1, Access::new(None));
+    let client = Client::new(daemon.socket());
+    assert_eq!(client.allow(mac(1), Some(Duration::ZERO)).await.unwrap_err().info().code, "bad_length");
+    let long = Duration::from_secs(u64::MAX);
+    assert_eq!(client.allow(mac(1), Some(long)).await.unwrap_err().info().code, "bad_length");
+    client.allow(mac(1), None).await.unwrap();
+    let error = client.allow(mac(2), None).await.unwrap_err().info();
+    assert_eq!(error.code, "table_full");
+    assert!(error.remedy.contains("limits.clients"));
+}
+
+#[tokio::test]
+async fn what_curl_can_send_gets_a_status_a_code_and_a_remedy() {
+    let daemon = daemon(8, Access::new(None));
+    let big = format!(
+        "PUT /v1/clients/02:00:5e:10:00:01 HTTP/1.1\r\nHost: a\r\nContent-Length: 10485760\r\n\r\n{}",
+        "x".repeat(1 << 20)
+    );
+    let cases: &[(&str, &str, &str, &str)] = &[
+        ("no such path", "GET /v2/status HTTP/1.1\r\nHost: a\r\n\r\n", "404", "no_such_path"),
+        (
+            "another method",
+            "POST /v1/status HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "405",
+            "method_not_allowed",
+        ),
+        ("no MAC", "GET /v1/clients/x HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad_mac"),
+        ("a group's MAC", "DELETE /v1/clients/01:00:5e:00:00:01 HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad_mac"),
+        ("no such client", "DELETE /v1/clients/02:00:5e:10:00:08 HTTP/1.1\r\nHost: a\r\n\r\n", "404", "no_such_client"),
+        (
+            "an unknown field",
+            "PUT /v1/clients/02:00:5e:10:00:01 HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{\"for\":1}",
+            "400",
+            "bad_request",
+        ),
+        ("a bad query", "GET /v1/drops?all=perhaps HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad_request"),
+        ("10 MB", &big, "413", "bad_request"),
+    ];
+    for (sentence, request, status, code) in cases {
+        let answer = daemon.raw(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{sentence}: {answer}");
+        let body: api::ErrorBody = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).expect(sentence);
+        assert_eq!(body.error.code, *code, "{sentence}");
+        assert!(!body.error.message.is_empty() && !body.error.remedy.is_empty(), "{sentence}");
+    }
+    assert!(daemon.raw(b"\x16\x03\x01\0\0").await.starts_with("HTTP/1.1 400 "));
+    let allow = "PUT /v1/clients/0200.5e10.0001 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    assert!(daemon.raw(allow.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(daemon.sessions.show(mac(1)).unwrap().remaining_seconds, 8 * 3600);
+}
+
+#[tokio::test]
+async fn the_json_schema_is_stable() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    client.allow(mac(1), None).await.unwrap();
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    let status = serde_json::to_value(client.status().await.unwrap()).unwrap();
+    assert_eq!(keys(&status), "clients gate packets pid responder uptime_seconds version");
+    assert_eq!(keys(&status["gate"]), "interface interface_index listeners program_id queues url_v4 url_v6 xdp_mode");
+    assert_eq!(keys(&status["clients"]), "capacity online");
+    assert_eq!(keys(&status["packets"]), "answered dropped passed redirected");
+    let list = serde_json::to_value(client.clients().await.unwrap()).unwrap();
+    assert_eq!(keys(&list["clients"][0]), "addresses expires_at mac online_seconds remaining_seconds started_at");
+    let drops = serde_json::to_value(client.drops(false).await.unwrap()).unwrap();
+    assert_eq!(keys(&drops["reasons"][0]), "name outcome packets text");
+}
+
+#[test]
+fn packets_are_summed_by_outcome() {
+    let sum = api::Packets::sum(&[
+        (Reason::Authorized, 1),
+        (Reason::Arp, 2),
+        (Reason::HttpHandshake, 4),
+        (Reason::HttpRequest, 8),
+        (Reason::Fragment, 16),
+    ]);
+    assert_eq!(sum, api::Packets { passed: 3, answered: 4, redirected: 8, dropped: 16 });
+}
+
+#[tokio::test]
+async fn who_is_neither_root_nor_a_member_is_refused_by_the_server_too() {
+    use std::os::unix::process::CommandExt as _;
+
+    let group = Group { gid: 64_001, name: "portal-testers".into() };
+    let daemon = daemon(8, Access { owner: 0, group: Some(group) });
+    // Past the file's mode, so that the server itself has to refuse.
+    std::fs::set_permissions(daemon.socket(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(daemon.directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let curl = |uid: u32, gid: u32| {
+        let socket = daemon.socket();
+        tokio::task::spawn_blocking(move || {
+            let mut curl = std::process::Command::new("curl");
+            curl.args(["-s", "-m", "10", "-w", "\n%{http_code}", "--unix-socket"])
+                .arg(socket)
+                .arg("http://portald/v1/status");
+            // Setting the user drops root's supplementary groups.
+            let output = curl.uid(uid).gid(gid).output().expect("curl is installed");
+            String::from_utf8(output.stdout).unwrap()
+        })
+    };
+    let stranger = curl(64_000, 64_000).await.unwrap();
+    assert!(stranger.ends_with("\n403") && stranger.contains("portal-testers"), "{stranger}");
+    let member = curl(64_000, 64_001).await.unwrap();
+    assert!(member.ends_with("\n200"), "{member}");
+}
+
+#[tokio::test]
+async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run/portald.sock");
+    std::fs::create_dir(directory.path().join("run")).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists(), "a dead daemon leaves its socket");
+    let socket = ControlSocket::bind(&path, None).unwrap();
+    let metadata = std::fs::metadata(&path).unwrap();
+    assert_eq!((metadata.mode() & 0o777, metadata.uid()), (0o600, 0));
+    let message = ControlSocket::bind(&path, None).unwrap_err().to_string();
+    assert!(message.contains("another portald is running") && message.contains("paths.socket"), "{message}");
+    drop(socket);
+    assert!(!path.exists());
+
+    let group = Group { gid: 64_001, name: "portal-testers".into() };
+    let socket = ControlSocket::bind(&path, Some(&group)).unwrap();
+    let metadata = std::fs::metadata(&path).unwrap();
+    assert_eq!((metadata.mode() & 0o777, metadata.gid()), (0o660, 64_001));
+    // Another took the name: the file is not ours to remove.
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "").unwrap();
+    drop(socket);
+    assert!(path.exists());
+    assert!(matches!(ControlSocket::bind(&path, None), Err(SocketError::NotASocket(p)) if p == path));
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+    let name = GroupName::try_from("no-such-group".to_owned()).unwrap();
+    let message = ControlSocket::group(Some(&name)).unwrap_err().to_string();
+    assert!(message.contains("groupadd") && message.contains("control.group"), "{message}");
+}
+
+#[tokio::test]
+async fn stopping_removes_the_socket_and_the_client_says_what_is_missing() {
+    let daemon = daemon(8, Access::new(None));
+    let socket = daemon.socket();
+    Client::new(&socket).status().await.unwrap();
+    daemon.stop.send(true).unwrap();
+    tokio::time::timeout(Duration::from_secs(5), daemon.task).await.unwrap().unwrap();
+    assert!(!socket.exists());
+    let info = Client::new(&socket).status().await.unwrap_err().info();
+    assert_eq!(info.code, "not_running");
+    assert!(info.message.contains(&*socket.to_string_lossy()), "{info:?}");
+    // Refused: a file without a listener.
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert_eq!(Client::new(&socket).status().await.unwrap_err().info().code, "not_running");
+    assert_eq!(Client::new(Path::new("/proc/self/status")).status().await.unwrap_err().info().code, "not_running");
+}

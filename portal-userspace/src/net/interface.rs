@@ -1,0 +1,203 @@
+//! The guest interface: what must be known before the gate is put there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use rtnetlink::packet_route::{
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
+    link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
+};
+use xdp::nic::NicIndex;
+
+use super::netlink::{NetError, ask};
+use crate::{config::XdpMode, datapath::gate::Mode};
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its own MAC address.
+    pub mac: [u8; 6],
+    /// The bridge (or bond) that it is a port of.
+    pub master: Option<Master>,
+    /// Largest packet without the Ethernet header, in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Receive queues in use, at least 1.
+    pub rx_queues: u32,
+    /// IPv4 addresses, of the master where there is one.
+    pub v4: Vec<Ipv4Addr>,
+    /// Global and unique-local IPv6 addresses, of the master where there is one.
+    pub v6: Vec<Ipv6Addr>,
+    /// Link-local IPv6 addresses, of the master where there is one.
+    pub v6_link_local: Vec<Ipv6Addr>,
+    /// XDP programs that are attached, at most one of each mode.
+    pub xdp: Vec<AttachedXdp>,
+}
+
+/// The bridge (or bond) that an interface is a port of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Its MAC address: what guests send to.
+    pub mac: [u8; 6],
+}
+
+/// An XDP program that is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachedXdp {
+    /// The program's id, as `bpftool prog show id` takes it.
+    pub program_id: u32,
+    /// Where it runs; None: in the network card itself.
+    pub mode: Option<XdpMode>,
+}
+
+impl Interface {
+    /// Asks the kernel for the interface with this name.
+    pub async fn by_name(name: &str) -> Result<Self, NetError> {
+        let question = name.to_owned();
+        let found = match ask(|h| h.link().get().match_name(question).execute()).await {
+            Ok(links) => links.into_iter().next(),
+            // EINVAL: a name that no interface can have.
+            Err(e) if matches!(e.errno(), Some(libc::ENODEV | libc::EINVAL | libc::ERANGE)) => None,
+            Err(e) => return Err(e),
+        };
+        let Some(link) = found else {
+            let all = ask(|h| h.link().get().execute()).await?;
+            let present = all.iter().map(link_name).collect();
+            return Err(NetError::NoSuchInterface { name: name.to_owned(), present });
+        };
+        let mut interface = Self::from_link(&link)?;
+        if let Some(index) = link.attributes.iter().find_map(|a| match a {
+            LinkAttribute::Controller(index) => Some(*index),
+            _ => None,
+        }) {
+            let master = ask(|h| h.link().get().match_index(index).execute()).await?.into_iter().next();
+            interface.master = master.and_then(|m| Some(Master { name: link_name(&m), index, mac: link_mac(&m)? }));
+        }
+        interface.read_addresses().await?;
+        Ok(interface)
+    }
+
+    /// The MAC address that guests send to: the bridge's where the interface is a port of one.
+    pub fn gateway_mac(&self) -> [u8; 6] {
+        self.master.as_ref().map_or(self.mac, |m| m.mac)
+    }
+
+    /// The index of the interface that has the addresses and the neighbours: the bridge's where there is one.
+    pub fn neighbour_index(&self) -> u32 {
+        self.master.as_ref().map_or(self.index, |m| m.index)
+    }
+
+    /// The IPv4 addresses, then the global and unique-local IPv6 addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.v4.iter().copied().map(IpAddr::V4).chain(self.v6.iter().copied().map(IpAddr::V6))
+    }
+
+    fn from_link(link: &LinkMessage) -> Result<Self, NetError> {
+        let name = link_name(link);
+        let Some(mac) = link_mac(link) else { return Err(NetError::NotEthernet { name }) };
+        let mut interface = Self {
+            index: link.header.index,
+            up: link.header.flags.contains(LinkFlags::Up),
+            mac,
+            name,
+            rx_queues: 1,
+            ..Self::default()
+        };
+        let mut allocated = 1;
+        for attribute in &link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+                LinkAttribute::NumRxQueues(queues) => allocated = (*queues).max(1),
+                LinkAttribute::Xdp(xdp) => interface.xdp = attached(xdp),
+                _ => {}
+            }
+        }
+        // IFLA_NUM_RX_QUEUES counts what is allocated; ethtool's channels are what is in use. Drivers without channels,
+        // and a /sys of another namespace (the crate's fallback), leave the former.
+        let in_use = NicIndex::new(interface.index).queue_counts().map_or(0, |q| q.rx_count());
+        interface.rx_queues = if in_use == 0 { allocated } else { in_use.min(allocated) };
+        Ok(interface)
+    }
+
+    async fn read_addresses(&mut self) -> Result<(), NetError> {
+        let index = self.neighbour_index();
+        for message in ask(|h| h.address().get().set_link_index_filter(index).execute()).await? {
+            let failed = message.header.flags.contains(AddressHeaderFlags::Dadfailed)
+                || message
+                    .attributes
+                    .iter()
+                    .any(|a| matches!(a, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed)));
+            // IFA_ADDRESS is the peer's where there is an IFA_LOCAL.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = local.or_else(|| {
+                message.attributes.iter().find_map(|a| match a {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })
+            });
+            match address {
+                // Another station has it.
+                Some(_) if failed => {}
+                Some(IpAddr::V4(a)) => self.v4.push(a),
+                Some(IpAddr::V6(a)) if a.is_unicast_link_local() => self.v6_link_local.push(a),
+                Some(IpAddr::V6(a)) => self.v6.push(a),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How the XDP program on this interface is attached; None where there is none. For callers that are not async.
+pub(crate) fn attached_mode(interface: &str) -> anyhow::Result<Option<Mode>> {
+    // On a thread of its own, as the caller may be inside a runtime already, which can't be entered twice. A new thread
+    // is in the network namespace of the one that made it.
+    let found = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| -> Result<Interface, NetError> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(Interface::by_name(interface))
+        });
+        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    Ok(found.xdp.iter().find_map(|program| program.mode).map(Mode::from))
+}
+
+fn attached(xdp: &[LinkXdp]) -> Vec<AttachedXdp> {
+    let of = |program_id, mode| (program_id != 0).then_some(AttachedXdp { program_id, mode });
+    xdp.iter()
+        .filter_map(|attribute| match attribute {
+            LinkXdp::DrvProgId(id) => of(*id, Some(XdpMode::Native)),
+            LinkXdp::SkbProgId(id) => of(*id, Some(XdpMode::Generic)),
+            LinkXdp::HwProgId(id) => of(*id, None),
+            _ => None,
+        })
+        .collect()
+}
+
+fn link_name(link: &LinkMessage) -> String {
+    let name = link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    });
+    name.unwrap_or_else(|| format!("#{}", link.header.index))
+}
+
+fn link_mac(link: &LinkMessage) -> Option<[u8; 6]> {
+    let mac: [u8; 6] = link.attributes.iter().find_map(|a| match a {
+        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok(),
+        _ => None,
+    })?;
+    // The loopback interface has six zero bytes.
+    (mac != [0; 6]).then_some(mac)
+}
