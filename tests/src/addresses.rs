@@ -1,0 +1,38 @@
+//! The lab's addresses: documentation ranges (RFC 5737, RFC 3849, RFC 7042 section 2.1.2), which no client takes for private ones.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The gateway on the guest network, IPv4.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The gateway on the guest network, IPv6.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+/// The gateway on the internet's side, IPv4.
+pub const UPLINK_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// The gateway on the internet's side, IPv6.
+pub const UPLINK_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1);
+/// The web server that every name leads to, IPv4.
+pub const SITE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
+/// The web server that every name leads to, IPv6.
+pub const SITE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x80);
+/// The web server's addresses, one of each family.
+pub const SITES: [IpAddr; 2] = [IpAddr::V4(SITE_V4), IpAddr::V6(SITE_V6)];
+/// The first guest, IPv4.
+pub const GUEST_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+/// The first guest, IPv6.
+pub const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10);
+/// The first guest's MAC address.
+pub const GUEST_MAC: &str = "00:00:5e:00:53:10";
+/// The second guest, IPv4.
+pub const OTHER_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+/// The second guest, IPv6.
+pub const OTHER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x11);
+/// The second guest's MAC address.
+pub const OTHER_MAC: &str = "00:00:5e:00:53:11";
+/// The gateway's MAC address on the guest network.
+pub const GATEWAY_MAC: &str = "00:00:5e:00:53:01";
+/// The port of the login page.
+pub const PORTAL_PORT: u16 = 8080;
+/// The login page.
+pub const PORTAL_URL: &str = "http://192.0.2.1:8080/";
+/// The gateway's interface that portald guards.
+pub const GUEST_INTERFACE: &str = "guest0";

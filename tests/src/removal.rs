@@ -1,0 +1,181 @@
+//! Removing labs: one's own, those of a process that a signal ends, and those whose process is gone.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicI32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::{
+    fs::{FlockOperation, flock},
+    mount::{UnmountFlags, unmount},
+    process::{Pid, Signal, kill_process},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::process::{run, sh};
+
+/// Where every lab has its directory.
+pub(crate) const LABS: &str = "/run/portal-lab";
+/// Where iproute2 keeps the files that `ip netns exec` mounts over those of /etc.
+const NETNS_ETC: &str = "/etc/netns";
+/// The parts of a lab, as the namespaces' names end.
+pub(crate) const PARTS: [&str; 4] = ["guest", "other", "gateway", "internet"];
+/// The file in a lab's directory that names the process that made it.
+const OWNER: &str = "owner";
+
+/// The labs of this process.
+static OURS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// No exit code has been chosen.
+const UNSET: i32 = -1;
+/// With what the process exits when a signal ends it.
+static EXIT_CODE: AtomicI32 = AtomicI32::new(UNSET);
+
+/// Waits until a signal ends this process, which then removes its labs and exits with this code.
+pub fn wait_for_signal(exit_code: i32) -> ! {
+    EXIT_CODE.store(exit_code, Ordering::Relaxed);
+    loop {
+        thread::park();
+    }
+}
+
+fn ours() -> MutexGuard<'static, BTreeSet<String>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The lab's directory.
+pub(crate) fn directory(lab: &str) -> PathBuf {
+    Path::new(LABS).join(lab)
+}
+
+/// Makes the lab's directory and promises that the lab goes when this process does.
+pub(crate) fn register(lab: &str) -> Result<PathBuf> {
+    remove_on_signal();
+    ours().insert(lab.to_owned());
+    let directory = directory(lab);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::write(
+        directory.join(OWNER),
+        format!("{} {}", std::process::id(), start_time(std::process::id()).unwrap_or(0)),
+    )?;
+    Ok(directory)
+}
+
+/// Removes a lab of this process.
+pub(crate) fn unregister(lab: &str) {
+    // In this order, so that a signal meanwhile does not end the process between the two.
+    remove(lab);
+    ours().remove(lab);
+}
+
+/// Removes labs whose process is gone, as after a `kill -9`.
+pub(crate) fn remove_abandoned() -> Result<()> {
+    fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
+    // Two runners that start at once must not sweep the same lab.
+    let lock = File::open(LABS)?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    for entry in fs::read_dir(LABS)? {
+        let entry = entry?;
+        let owner = fs::read_to_string(entry.path().join(OWNER)).unwrap_or_default();
+        let owner = owner.split_once(' ').and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
+        let alive = match owner {
+            Some((pid, start)) => start_time(pid) == Some(start),
+            // Between the directory and its file there is an instant: leave a young one alone.
+            None => entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age < Duration::from_secs(10)),
+        };
+        if !alive {
+            remove(&entry.file_name().to_string_lossy());
+        }
+    }
+    Ok(())
+}
+
+/// When the live process started, in clock ticks since boot (field 22 of `proc_pid_stat(5)`): a pid alone may have been reused.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything; two fields end with it.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    // A process that nobody has reaped yet is gone all the same.
+    let alive = !matches!(fields.next()?, "Z" | "X");
+    fields.nth(18).filter(|_| alive)?.parse().ok()
+}
+
+/// Removes everything of a lab that is there; goes on after an error, and says it.
+fn remove(lab: &str) {
+    let namespaces = || PARTS.iter().map(|part| format!("{lab}-{part}"));
+    let there = |name: &String| Path::new("/run/netns").join(name).exists();
+    for name in namespaces().filter(there) {
+        end_processes(&name);
+    }
+    let directory = directory(lab);
+    let _ = unmount(directory.join("bpf"), UnmountFlags::DETACH);
+    for name in namespaces().filter(there) {
+        complain(sh(&format!("ip netns del {name}")));
+    }
+    for name in namespaces() {
+        let etc = Path::new(NETNS_ETC).join(name);
+        if etc.exists() {
+            complain(fs::remove_dir_all(etc));
+        }
+    }
+    // Only if no namespace needs it.
+    let _ = fs::remove_dir(NETNS_ETC);
+    if directory.exists() {
+        complain(fs::remove_dir_all(directory));
+    }
+}
+
+/// Kills what still runs in a namespace of ours: nothing else can be in there.
+fn end_processes(namespace: &str) {
+    for _ in 0..50 {
+        let list = run(Command::new("ip").args(["netns", "pids", namespace]), Duration::from_secs(5));
+        let Ok(list) = list else { return complain(list) };
+        let own = i32::try_from(std::process::id()).ok();
+        let pids = list.stdout.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
+        let pids: Vec<_> = pids.filter(|pid| Some(*pid) != own).filter_map(Pid::from_raw).collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!("lab: processes in {namespace} do not end");
+}
+
+fn complain<T, E: std::fmt::Debug>(result: std::result::Result<T, E>) {
+    if let Err(e) = result {
+        eprintln!("lab: {e:?}");
+    }
+}
+
+/// Removes this process's labs when a signal ends it; then it exits as a shell reports that signal.
+fn remove_on_signal() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).expect("these signals can be caught");
+        thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                // Held until the exit, so that no thread starts or removes a lab meanwhile.
+                let ours = ours();
+                ours.iter().for_each(|lab| remove(lab));
+                let chosen = EXIT_CODE.load(Ordering::Relaxed);
+                std::process::exit(if chosen == UNSET { 128 + signal } else { chosen });
+            }
+        });
+    });
+}

@@ -1,0 +1,65 @@
+//! Each real client gets the 511, and after login the real page.
+
+use anyhow::Result;
+use portal_lab::{
+    Lab, Portald, Settings,
+    addresses::PORTAL_URL,
+    clients::{
+        browser,
+        http::{self, Family},
+        network_manager::NetworkManager,
+    },
+    lab::SITE_PAGE,
+};
+
+use crate::expect::{SITE, a_guest, a_stranger};
+
+#[test]
+fn curl_wget_and_requests_get_the_511_then_the_site() -> Result<()> {
+    let lab = Lab::new()?;
+    let _portald = Portald::start(&lab, &Settings::default())?;
+    a_stranger(&lab.guest)?;
+    for family in Family::ALL {
+        let wget = http::wget(&lab.guest, family, SITE)?;
+        // wget(1): 8 is an error response of the server.
+        assert_eq!(wget.code, Some(8), "{wget:?}");
+        assert!(wget.stderr.contains("HTTP/1.1 511 "), "{wget:?}");
+    }
+    assert_eq!(http::python_requests(&lab.guest, SITE)?.0, 511);
+
+    let page = http::log_in(&lab.guest, PORTAL_URL)?;
+    assert_eq!(page.status, 200, "{}", page.body);
+    // At once: the map is written before the page is sent.
+    a_guest(&lab.guest)?;
+    for family in Family::ALL {
+        let wget = http::wget(&lab.guest, family, SITE)?;
+        assert_eq!((wget.code, wget.stdout.as_str()), (Some(0), SITE_PAGE), "{}", wget.stderr);
+    }
+    assert_eq!(http::python_requests(&lab.guest, SITE)?, (200, SITE_PAGE.to_owned()));
+    // One client's login is not another's.
+    a_stranger(&lab.other)
+}
+
+#[test]
+fn chromium_follows_the_511_to_the_login_page_then_gets_the_site() -> Result<()> {
+    let lab = Lab::new()?;
+    let _portald = Portald::start(&lab, &Settings::default())?;
+    let document = browser::document(&lab, SITE)?;
+    assert!(document.contains("<form") && document.contains("/login"), "not the login page: {document}");
+    assert_eq!(http::log_in(&lab.guest, PORTAL_URL)?.status, 200);
+    let document = browser::document(&lab, SITE)?;
+    assert!(document.contains("This page is from the internet."), "not the site: {document}");
+    Ok(())
+}
+
+#[test]
+fn networkmanager_says_portal_then_full() -> Result<()> {
+    let lab = Lab::new()?;
+    let _portald = Portald::start(&lab, &Settings::default())?;
+    // It gets its address by DHCP, through the gate.
+    let manager = NetworkManager::start(&lab)?;
+    assert_eq!(manager.connectivity(&lab)?, "portal", "{}", manager.log());
+    assert_eq!(http::log_in(&lab.guest, PORTAL_URL)?.status, 200);
+    assert_eq!(manager.connectivity(&lab)?, "full", "{}", manager.log());
+    Ok(())
+}

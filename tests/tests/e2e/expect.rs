@@ -1,0 +1,82 @@
+//! What more than one test expects.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use portal_lab::{
+    Lab, Namespace,
+    addresses::SITES,
+    clients::http::{self, Family},
+    lab::SITE_PAGE,
+    portald::portalctl,
+};
+
+/// A site that guests ask for.
+pub(crate) const SITE: &str = "http://www.example.com/";
+/// A request as a client sends it.
+pub(crate) const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
+
+/// The client gets the 511 for the site, over both IP versions.
+pub(crate) fn a_stranger(client: &Namespace) -> Result<()> {
+    for family in Family::ALL {
+        let response = http::get(client, family, SITE)?;
+        ensure!(response.status == 511, "{family:?}: a stranger got {}", response.summary());
+    }
+    Ok(())
+}
+
+/// The client gets the site itself, over both IP versions.
+pub(crate) fn a_guest(client: &Namespace) -> Result<()> {
+    for family in Family::ALL {
+        let response = http::get(client, family, SITE)?;
+        ensure!(response.status == 200 && response.body == SITE_PAGE, "{family:?}: a guest got {}", response.summary());
+    }
+    Ok(())
+}
+
+/// Nothing answers the client's request, for as long as a second, over either IP version.
+pub(crate) fn nothing_gets_through(client: &Namespace) -> Result<()> {
+    for family in Family::ALL {
+        let output = http::curl(client, &[family.option(), "--max-time", "1", SITE])?;
+        ensure!(output.code != Some(0), "{family:?}: something answered: {}", output.stdout);
+    }
+    Ok(())
+}
+
+/// portalctl does this.
+pub(crate) fn done(lab: &Lab, arguments: &[&str]) -> Result<()> {
+    portalctl(lab, arguments)?.success().with_context(|| format!("portalctl {}", arguments.join(" ")))?;
+    Ok(())
+}
+
+/// A connection to the web server's port 80, for each IP version.
+pub(crate) fn connections(client: &Namespace) -> Result<Vec<(IpAddr, TcpStream)>> {
+    let connect = |site| client.connect(site, 80, Duration::from_secs(2)).map(|stream| (site, stream));
+    SITES.into_iter().map(connect).collect::<Result<_>>().context("no handshake on port 80")
+}
+
+/// What comes on the connection until it ends.
+pub(crate) fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.set_read_timeout(Some(Duration::from_secs(8)))?;
+    stream.read_to_end(&mut bytes).with_context(|| format!("after {} bytes", bytes.len()))?;
+    Ok(bytes)
+}
+
+/// The 511's bytes, checked to be a whole response.
+pub(crate) fn the_511(lab: &Lab) -> Result<Vec<u8>> {
+    let (_, mut stream) = connections(&lab.guest)?.swap_remove(0);
+    stream.write_all(REQUEST)?;
+    let bytes = read_to_end(&mut stream)?;
+    let text = std::str::from_utf8(&bytes)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no end of the header")?;
+    ensure!(head.starts_with("HTTP/1.1 511 "), "{head}");
+    let length = format!("content-length: {}", body.len());
+    ensure!(head.to_lowercase().lines().any(|line| line == length), "no {length} in {head}");
+    ensure!(bytes.len() < 1200, "{} bytes", bytes.len());
+    Ok(bytes)
+}

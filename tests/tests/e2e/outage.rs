@@ -1,0 +1,87 @@
+//! `kill -9` of portald: strangers stay out, guests stay in, connections that it had not answered are answered by the next one.
+
+use std::{
+    fs,
+    io::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use portal_lab::{
+    Lab, Portald, Settings,
+    addresses::{GUEST_V4, GUEST_V6, OTHER_MAC},
+    process::Service,
+};
+
+use crate::expect::{REQUEST, a_guest, a_stranger, connections, done, nothing_gets_through, read_to_end, the_511};
+
+#[test]
+fn a_kill_between_handshake_and_request_loses_nothing_and_lets_nothing_through() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut portald = Portald::start(&lab, &Settings::default())?;
+    let expected = the_511(&lab)?;
+    done(&lab, &["allow", OTHER_MAC])?;
+    let file = lab.directory().join("transfer");
+    let arrived = || fs::metadata(&file).map_or(0, |meta| meta.len());
+    let mut transfer = Service::start(
+        "curl",
+        lab.other
+            .client("curl")
+            .args(["-sS", "--max-time", "30", "--no-buffer", "http://www.example.com/drip", "-o"])
+            .arg(&file),
+        &lab.directory().join("transfer.log"),
+    )?;
+    // What of the stranger reaches the internet, if anything does.
+    let leaks = lab.directory().join("leaks");
+    let mut sniffer = Service::start(
+        "tcpdump",
+        lab.internet
+            .service("tcpdump")
+            .args(["-Z", "root", "--immediate-mode", "-l", "-n", "-i", "eth0"])
+            .arg(format!("host {GUEST_V4} or host {GUEST_V6}")),
+        &leaks,
+    )?;
+    portal_lab::process::wait_for("tcpdump's start", Duration::from_secs(5), || {
+        sniffer.log().contains("listening on").then_some(())
+    })?;
+
+    // Two of each IP version: one sends its request while nobody is there, one when portald is back.
+    let mut during = connections(&lab.guest)?;
+    let mut after = connections(&lab.guest)?;
+    portald.kill9()?;
+    let killed = Instant::now();
+    let before = arrived();
+    for (_, stream) in &mut during {
+        stream.write_all(REQUEST)?;
+    }
+    thread::sleep(Duration::from_millis(1500));
+    let grown = arrived() - before;
+    portald.restart(&lab)?;
+    let outage = killed.elapsed();
+    assert!(outage < Duration::from_secs(3), "the restart took {outage:?}");
+    for (_, stream) in &mut after {
+        stream.write_all(REQUEST)?;
+    }
+    for (site, stream) in during.iter_mut().chain(&mut after) {
+        let bytes = read_to_end(stream).with_context(|| format!("{site}"))?;
+        assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&expected), "{site}");
+    }
+    println!(
+        "outage {outage:?}, answered {:?} after the kill; the guest's transfer grew by {grown} bytes",
+        killed.elapsed()
+    );
+    assert!(grown >= 1 << 20, "the transfer stood still: {grown} bytes in 1.5 s");
+
+    // Once more, and longer: what a stranger tries while nobody is there.
+    portald.kill9()?;
+    nothing_gets_through(&lab.guest)?;
+    a_guest(&lab.other)?;
+    portald.restart(&lab)?;
+    a_stranger(&lab.guest)?;
+    assert!(transfer.ended()?.is_none(), "the transfer ended: {}", transfer.log());
+    sniffer.stop()?;
+    let packets: Vec<_> = sniffer.log().lines().filter(|line| line.contains(" IP")).map(str::to_owned).collect();
+    assert!(packets.is_empty(), "the stranger's packets were in the internet: {packets:?}");
+    Ok(())
+}

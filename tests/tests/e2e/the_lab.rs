@@ -1,0 +1,74 @@
+//! The lab by itself, without portald: what a test sees behind the portal is there without it.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::Result;
+use portal_lab::{
+    Lab,
+    clients::{
+        browser,
+        http::{self, Family},
+        network_manager::NetworkManager,
+    },
+    lab::SITE_PAGE,
+    process::{Service, sh, wait_for},
+};
+use rustix::process::Signal;
+
+/// The namespaces of the lab that this process has made.
+fn namespaces(pid: u32) -> Result<Vec<String>> {
+    let names = sh("ip netns list")?;
+    let names = names.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned);
+    Ok(names.filter(|name| name.starts_with(&format!("pl{pid}-"))).collect())
+}
+
+/// Starts `lab up` and waits until it is up.
+fn lab_up(log: &Path) -> Result<Service> {
+    let up = Service::start("lab up", Command::new(env!("CARGO_BIN_EXE_lab")).arg("up"), log)?;
+    wait_for("a lab", Duration::from_secs(10), || up.log().contains("Ctrl-C").then_some(()))?;
+    assert_eq!(namespaces(up.pid())?.len(), 4);
+    Ok(up)
+}
+
+#[test]
+fn a_signal_removes_the_lab_and_a_kill_leaves_it_to_the_next() -> Result<()> {
+    let lab = Lab::new()?;
+    let log = lab.directory().join("up.log");
+    let mut up = lab_up(&log)?;
+    up.signal(Signal::INT)?;
+    assert_eq!(up.wait(Duration::from_secs(5))?.code(), Some(0));
+    assert_eq!(namespaces(up.pid())?, Vec::<String>::new());
+
+    std::fs::remove_file(&log)?;
+    let mut up = lab_up(&log)?;
+    let files = std::fs::read_dir("/run/portal-lab")?.filter_map(|e| e.ok()?.file_name().into_string().ok());
+    let files: Vec<_> = files.filter(|name| name.starts_with(&format!("pl{}-", up.pid()))).collect();
+    assert_eq!(files.len(), 1);
+    up.kill()?;
+    drop(Lab::new()?);
+    assert_eq!(namespaces(up.pid())?, Vec::<String>::new());
+    let left = Path::new("/run/portal-lab").join(&files[0]);
+    assert!(!left.exists(), "{} is still there", left.display());
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    assert!(!mounts.contains(&files[0]), "{mounts}");
+    Ok(())
+}
+
+#[test]
+fn every_client_reaches_the_site() -> Result<()> {
+    let lab = Lab::new()?;
+    for namespace in [&lab.guest, &lab.other] {
+        for family in Family::ALL {
+            let response = http::get(namespace, family, "http://www.example.com/")?;
+            assert_eq!((response.status, response.body.as_str()), (200, SITE_PAGE), "{family:?}");
+            let wget = http::wget(namespace, family, "http://www.example.com/")?;
+            assert_eq!((wget.code, wget.stdout.as_str()), (Some(0), SITE_PAGE), "{}", wget.stderr);
+        }
+    }
+    assert_eq!(http::python_requests(&lab.guest, "http://www.example.com/")?, (200, SITE_PAGE.to_owned()));
+    assert!(browser::document(&lab, "http://www.example.com/")?.contains("This page is from the internet."));
+    assert_eq!(http::curl(&lab.guest, &["-k", "https://www.example.com/"])?.success()?, SITE_PAGE);
+    let manager = NetworkManager::start(&lab)?;
+    assert_eq!(manager.connectivity(&lab)?, "full", "{}", manager.log());
+    Ok(())
+}
