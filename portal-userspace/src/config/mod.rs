@@ -332,8 +332,8 @@ mod tests {
         (
             "a probe whose path has no slash",
             "[guest]\ninterface = \"eth1\"\n[[probes]]\npath = \"x\"\nanswer = 302\n",
-            3,
-            &["probes", "`/`"],
+            4,
+            &["probes.path", "`x`", "`/exact/path`"],
         ),
         (
             "a probe with a misspelt key",
