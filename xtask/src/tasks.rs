@@ -77,7 +77,7 @@ fn test_steps(rest: &[OsString]) -> Vec<Vec<OsString>> {
         return vec![step("")];
     }
     vec![
-        step(&format!("{WORKSPACE} --exclude portal-tests --lib --bins")),
+        step(&format!("{WORKSPACE} --exclude portal-tests --tests")),
         step(&format!("{WORKSPACE} --doc")),
         step("--package portal-tests --tests"),
     ]
@@ -120,6 +120,8 @@ mod tests {
         let steps = steps("gate -- --nocapture --test-threads=1");
         assert_eq!(steps.len(), 3);
         assert!(steps.iter().all(|step| step.ends_with(" gate -- --nocapture --test-threads=1")), "{steps:?}");
+        // `--tests` and not `--lib --bins`: other packages have integration tests too.
+        assert!(steps[0].contains("--workspace --exclude portal-ebpf --exclude portal-tests --tests"), "{steps:?}");
         assert!(steps[2].contains("--package portal-tests --tests"), "{steps:?}");
     }
 

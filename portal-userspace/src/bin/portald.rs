@@ -1,2 +1,7 @@
-//! portald
-fn main() {}
+//! `portald`, the daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portal_userspace::daemon::main()
+}

@@ -15,7 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::gate::Mode;
+use crate::{datapath::gate::Mode, responder::probes};
 
 pub use effective::{Effective, ResolveError, Url};
 pub use error::ConfigError;
@@ -50,7 +50,7 @@ pub struct Config {
     pub control: Control,
     /// The operator's own connectivity probes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub probes: Vec<ProbeRule>,
+    pub probes: Vec<probes::Rule>,
 }
 
 /// The guest network.
@@ -73,6 +73,15 @@ pub enum XdpMode {
     Native,
     /// In the network stack: works with every driver, slower.
     Generic,
+}
+
+impl std::fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        })
+    }
 }
 
 impl From<XdpMode> for Mode {
@@ -173,32 +182,6 @@ pub struct Control {
     /// The Unix group whose members may use the socket beside root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupName>,
-}
-
-/// One of the operator's own connectivity probes: what answer requests for this host and path get.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, try_from = "values::RawProbeRule")]
-pub struct ProbeRule {
-    /// The host, in lower case: exactly this name, or with a leading `*.` its subdomains only. None: any host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// The path without its query, exactly. None: any path.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The answer.
-    pub answer: ProbeAnswer,
-}
-
-/// The answer to an operator's probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "u16", into = "u16")]
-pub enum ProbeAnswer {
-    /// 200: the client believes that it is online.
-    Ok,
-    /// 302 to the login page.
-    Redirect,
-    /// 511 with a link to the login page.
-    AuthenticationRequired,
 }
 
 impl Config {
@@ -349,8 +332,8 @@ mod tests {
         (
             "a probe whose path has no slash",
             "[guest]\ninterface = \"eth1\"\n[[probes]]\npath = \"x\"\nanswer = 302\n",
-            3,
-            &["probes", "`/`"],
+            4,
+            &["probes.path", "`x`", "`/exact/path`"],
         ),
         (
             "a probe with a misspelt key",

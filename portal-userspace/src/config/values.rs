@@ -9,8 +9,6 @@ use std::{
 use axum::http::Uri;
 use serde::{Deserialize, Serialize};
 
-use super::{ProbeAnswer, ProbeRule};
-
 /// Longest session: far beyond use, and short of where the calendar ends.
 pub(super) const LONGEST_SESSION: Duration = Duration::from_hours(24 * 3650);
 
@@ -287,64 +285,5 @@ impl<const DEFAULT: u32, const MIN: u32, const MAX: u32> TryFrom<i64> for Count<
 impl<const DEFAULT: u32, const MIN: u32, const MAX: u32> From<Count<DEFAULT, MIN, MAX>> for i64 {
     fn from(value: Count<DEFAULT, MIN, MAX>) -> Self {
         Self::from(value.0)
-    }
-}
-
-impl TryFrom<u16> for ProbeAnswer {
-    type Error = String;
-
-    fn try_from(status: u16) -> Result<Self, String> {
-        match status {
-            200 => Ok(Self::Ok),
-            302 => Ok(Self::Redirect),
-            511 => Ok(Self::AuthenticationRequired),
-            other => Err(format!("{other} is not an answer Portal can give: write 200, 302 or 511")),
-        }
-    }
-}
-
-impl From<ProbeAnswer> for u16 {
-    fn from(answer: ProbeAnswer) -> Self {
-        match answer {
-            ProbeAnswer::Ok => 200,
-            ProbeAnswer::Redirect => 302,
-            ProbeAnswer::AuthenticationRequired => 511,
-        }
-    }
-}
-
-/// A [`ProbeRule`] before its parts are checked together.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawProbeRule {
-    host: Option<String>,
-    path: Option<String>,
-    answer: ProbeAnswer,
-}
-
-impl TryFrom<RawProbeRule> for ProbeRule {
-    type Error = String;
-
-    fn try_from(raw: RawProbeRule) -> Result<Self, String> {
-        let RawProbeRule { host, path, answer } = raw;
-        if host.is_none() && path.is_none() {
-            return Err("it would match every request: give a `host`, a `path` or both".into());
-        }
-        if let Some(path) = &path
-            && (!path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic() || c == '?' || c == '#'))
-        {
-            return Err(format!("the path `{path}` must begin with `/` and have no query, fragment or space"));
-        }
-        let host = host.map(|host| host.trim_end_matches('.').to_ascii_lowercase());
-        if let Some(host) = &host {
-            let name = host.strip_prefix("*.").unwrap_or(host);
-            let label = |l: &str| {
-                (1..=63).contains(&l.len()) && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            };
-            if name.len() > 253 || !name.split('.').all(label) {
-                return Err(format!("the host `{host}` is not a name (without a port), nor `*.` and a name"));
-            }
-        }
-        Ok(Self { host, path, answer })
     }
 }

@@ -109,6 +109,11 @@ impl Gate {
         program(&mut self.ebpf)
     }
 
+    /// The loaded program's id, as `bpftool prog show id` takes it.
+    pub fn program_id(&mut self) -> Result<u32> {
+        Ok(self.program()?.info().context("the kernel does not tell about the gate")?.id())
+    }
+
     /// Guards the interface: takes over from the program that an earlier portald left there, or attaches and pins.
     pub fn attach(&mut self, pins: &Pins, ifindex: u32, interface: &str, mode: Mode) -> Result<()> {
         let pin = pins.link(ifindex);

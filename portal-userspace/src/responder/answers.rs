@@ -12,14 +12,7 @@ use portal_common::{
     cookie::{RESPONSE_MAX, RESPONSE_MIN},
 };
 
-/// The IP version a client uses. The portal has an address in each, and the client may be able to reach only this one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+pub use portal_common::decide::Family;
 
 /// The status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +55,19 @@ impl Status {
             Self::FieldsTooLarge => 431,
             Self::VersionNotSupported => 505,
             Self::AuthenticationRequired => 511,
+        }
+    }
+
+    /// The name of the counter of these answers: stable, as in `portalctl status --json`.
+    pub const fn counter_name(self) -> &'static str {
+        match self {
+            Self::Success => "answered_200",
+            Self::Redirect => "answered_302",
+            Self::BadRequest => "answered_400",
+            Self::TargetTooLong => "answered_414",
+            Self::FieldsTooLarge => "answered_431",
+            Self::VersionNotSupported => "answered_505",
+            Self::AuthenticationRequired => "answered_511",
         }
     }
 
@@ -144,7 +150,8 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The responses that send clients to these URLs, one for each address family.
+    /// The responses that send clients to these URLs, one for each address family: the portal has an address in each, and a
+    /// client may be able to reach only the one it uses.
     pub fn new(url_v4: &str, url_v6: &str) -> Result<Self, UrlError> {
         Ok(Self { table: [for_url(url_v4)?, for_url(url_v6)?] })
     }
@@ -409,7 +416,7 @@ mod tests {
     #[test]
     fn a_url_too_long_for_one_segment_is_refused_with_the_remedy() {
         let url = |length: usize| format!("http://a/{}", "x".repeat(length - 9));
-        let longest = (9..).take_while(|n| Answers::new(&url(*n), V6).is_ok()).last().unwrap();
+        let longest = (9..=RESPONSE_MAX).take_while(|n| Answers::new(&url(*n), V6).is_ok()).last().unwrap();
         assert!(longest >= 200, "a portal's URL of {longest} bytes is the longest");
         let error = Answers::new(&url(longest + 10), V6).unwrap_err();
         let UrlError::TooLong { url: length, response, .. } = error else { panic!("{error}") };

@@ -188,6 +188,7 @@ impl Exchange {
             bytes: segment.data,
             length: segment.length,
             fin: segment.flags & flag::FIN != 0,
+            push: segment.flags & flag::PSH != 0,
             first,
         };
         let connection = Connection { tuple, ack: segment.ack };
@@ -251,6 +252,7 @@ mod tests {
     use super::{
         super::{
             answers::Family,
+            request::tests::nearly_a_request,
             segment::tests::{frame, tcp, verify},
         },
         *,
@@ -433,7 +435,7 @@ mod tests {
 
     fn traffic() -> impl Strategy<Value = Traffic> {
         let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
-        let bytes = request::nearly_a_request().prop_filter("something to send", |bytes| !bytes.is_empty());
+        let bytes = nearly_a_request().prop_filter("something to send", |bytes| !bytes.is_empty());
         (family, any::<u32>(), bytes, prop::collection::vec(any::<prop::sample::Index>(), 0..8), any::<bool>())
             .prop_map(|(family, isn, bytes, cuts, fin)| {
                 let cuts = cuts.into_iter().map(|cut| cut.index(bytes.len())).collect();
@@ -512,7 +514,7 @@ mod tests {
         /// `verify` has shown that headers hold only what must be there; the payload is one of ours or nothing.
         #[test]
         fn nothing_of_a_request_is_reflected(
-            isn: u32, segments in prop::collection::vec((0usize..3000, request::nearly_a_request(), any::<bool>(), 0..2000 * MS), 1..20),
+            isn: u32, segments in prop::collection::vec((0usize..3000, nearly_a_request(), any::<bool>(), 0..2000 * MS), 1..20),
         ) {
             let (mut exchange, client) = (exchange(), Client::new(Family::V4, isn));
             let ours: Vec<Vec<u8>> = exchange.policy.answers.all().map(|answer| answer.bytes().to_vec()).collect();

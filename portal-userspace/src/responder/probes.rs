@@ -57,6 +57,9 @@ pub enum PatternError {
          every path; without a query"
     )]
     Path(String),
+    /// Neither a host nor a path.
+    #[error("it would match every request: give a `host`, a `path` or both")]
+    Everything,
     /// The answer is not on offer.
     #[error("a probe can be answered with 200, 302 or 511, not with {0}")]
     Answer(u16),
@@ -200,26 +203,36 @@ impl fmt::Display for PathPattern {
     }
 }
 
-/// One row of the table, as the operator writes it: `{ host = "...", path = "...", answer = 302 }`.
+/// One row of the table, as the operator writes it: `{ host = "...", path = "...", answer = 302 }`. A key that is left out stands for `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "WrittenRule")]
 pub struct Rule {
     /// The hosts it is for.
-    #[serde(default = "any_host")]
     pub host: HostPattern,
     /// The paths it is for.
-    #[serde(default = "any_path")]
     pub path: PathPattern,
     /// What GET and HEAD get.
     pub answer: ProbeAnswer,
 }
 
-fn any_host() -> HostPattern {
-    HostPattern::Any
+/// A [`Rule`] before its parts are checked together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    host: Option<HostPattern>,
+    path: Option<PathPattern>,
+    answer: ProbeAnswer,
 }
 
-fn any_path() -> PathPattern {
-    PathPattern::Any
+impl TryFrom<WrittenRule> for Rule {
+    type Error = PatternError;
+
+    fn try_from(WrittenRule { host, path, answer }: WrittenRule) -> Result<Self, PatternError> {
+        if host.is_none() && path.is_none() {
+            return Err(PatternError::Everything);
+        }
+        Ok(Self { host: host.unwrap_or(HostPattern::Any), path: path.unwrap_or(PathPattern::Any), answer })
+    }
 }
 
 /// The rows every portal has: host, path, whose probe it is. Each gets 302, because its detector ignores 511.

@@ -1,6 +1,6 @@
 //! Requests that come in several segments, put together within a fixed budget of memory.
 //!
-//! A request in one segment leaves nothing behind. Of the others, three kinds of entry are kept:
+//! A request in one segment, with nothing to follow, leaves nothing behind. Of the others, three kinds of entry are kept:
 //! - a *partial* request: its bytes so far. What has arrived is acknowledged, because the client's first flight may be
 //!   smaller than its request (RFC 6928).
 //! - an *answered* one: which answer it got, so that a client that repeats its last segment gets the same again.
@@ -77,7 +77,9 @@ pub struct Piece<'a> {
     pub length: u32,
     /// The client sends nothing after these bytes.
     pub fin: bool,
-    /// This is where the client's stream begins.
+    /// The client marked the end of what it had to send (PSH). Without, more is on its way.
+    pub push: bool,
+    /// This is where the client's stream begins, as far as the cookie tells.
     pub first: bool,
 }
 
@@ -275,7 +277,12 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
     /// The first segment of a stream.
     fn begin(&mut self, key: (C, K), piece: Piece<'_>, now_ns: u64, judge: &impl Judge<Answer = A>) -> Reaction<A> {
         if let Some(answer) = judge.judge(piece.bytes) {
-            return Reaction::Answer { answer, ack: piece.end() };
+            let ack = piece.end();
+            // The body follows. One of its segments might be taken for a first one, and must not be read as a request.
+            if !piece.push && self.make_room(key.0, cost(0)) {
+                self.put(key, State::Answered { start: piece.seq, end: ack, answer }, now_ns);
+            }
+            return Reaction::Answer { answer, ack };
         }
         if piece.ends() {
             return Reaction::Answer { answer: judge.cut_short(piece.bytes), ack: piece.end() };
@@ -440,7 +447,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn piece(seq: u32, bytes: &[u8]) -> Piece<'_> {
-        Piece { seq, bytes, length: bytes.len() as u32, fin: false, first: false }
+        Piece { seq, bytes, length: bytes.len() as u32, fin: false, push: true, first: false }
     }
 
     fn first(seq: u32, bytes: &[u8]) -> Piece<'_> {
@@ -456,6 +463,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn courses_of_one_connection() {
         let course = |sentence: &str, steps: &[(Piece<'_>, Reaction<usize>)]| {
             let mut table = Table::new(Limits::default());
@@ -530,6 +538,15 @@ mod tests {
                 (first(7_000_000, b"x."), answer(1, 7_000_002)),
                 (first(5, b"yz"), ack(7)),
                 (first(4, b"."), answer(0, 5)),
+            ],
+        );
+        course(
+            "a body after the request",
+            &[
+                (Piece { push: false, ..first(7, b"abc.") }, answer(3, 11)),
+                (Piece { push: false, ..piece(11, b"body") }, Reaction::Ignore),
+                (first(15, b"it is taken for a first one."), Reaction::Ignore),
+                (first(7, b"abc."), answer(3, 11)),
             ],
         );
         course(
@@ -661,7 +678,7 @@ mod tests {
                 now += event.later_ns;
                 let bytes = vec![if event.length % 3 == 0 { b'.' } else { b'x' }; event.length];
                 let length = event.length as u32 + event.uncaptured;
-                let piece = Piece { seq: event.seq, bytes: &bytes, length, fin: event.fin, first: event.first };
+                let piece = Piece { seq: event.seq, bytes: &bytes, length, fin: event.fin, push: event.length % 2 == 0, first: event.first };
                 table.receive(event.client, event.connection, piece, now, &Dot);
                 prop_assert!(table.bytes() <= limits.bytes && table.len() <= limits.entries);
                 for share in table.clients.values() {

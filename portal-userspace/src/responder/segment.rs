@@ -317,6 +317,7 @@ pub(crate) mod tests {
         tcp.acknowledgment_number = ack;
         tcp.ack = true;
         tcp.fin = fin;
+        tcp.psh = seq.is_multiple_of(2);
         tcp
     }
 
@@ -335,7 +336,7 @@ pub(crate) mod tests {
             etherparse::NetSlice::Ipv6(ip) => {
                 header.calc_checksum_ipv6(&ip.header().to_header(), tcp.payload()).unwrap()
             }
-            other => panic!("{other:?}"),
+            etherparse::NetSlice::Arp(arp) => panic!("{arp:?}"),
         };
         assert_eq!(header.checksum, checksum);
         (header, tcp.payload().to_vec())

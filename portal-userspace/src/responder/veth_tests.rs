@@ -3,15 +3,19 @@
 
 use std::{
     ffi::CStr,
-    io,
+    io::{self, Read as _, Write as _},
+    net::TcpStream,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     process::Command,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use aya::maps::{Map, MapData, XskMap};
+use aya::{
+    maps::{Map, MapData, XskMap},
+    programs::XdpMode,
+};
 use portal_common::{cookie, siphash::Key, tables::CookieKeys};
 
 use super::{
@@ -21,18 +25,24 @@ use super::{
     reassembly::Limits,
     segment::{
         Segment,
-        tests::{frame, tcp, verify},
+        tests::{OWN_MAC, frame, tcp, verify},
     },
     socket::{Frames, Socket},
 };
-use crate::clock;
+use crate::{
+    clock,
+    datapath::gate::{self, Gate},
+};
 
 /// Runs the test in a network namespace that lives as long as its thread; skips it, saying so, without the privilege.
 fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    // One at a time: a test counts the wakeups of threads by their name.
+    static TURN: Mutex<()> = Mutex::new(());
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: needs root for a network namespace, BPF and AF_XDP");
         return;
     }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let run = move || {
         // SAFETY: only this thread, which has no files or threads of its own, moves to the new namespace.
         assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
@@ -64,12 +74,6 @@ impl Wire {
             ip(&format!("link set {interface} addrgenmode none"));
             ip(&format!("link set {interface} up"));
         }
-        let index = |name: &CStr| {
-            // SAFETY: the name is a string that ends with NUL.
-            let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
-            assert_ne!(index, 0, "{name:?}: {}", io::Error::last_os_error());
-            index
-        };
         let gateway_index = index(c"gateway");
         Self { gateway_index, client: packet_socket(index(c"client")), _link: redirect(gateway_index, map) }
     }
@@ -103,6 +107,13 @@ impl Wire {
     }
 }
 
+fn index(name: &CStr) -> u32 {
+    // SAFETY: the name is a string that ends with NUL.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    assert_ne!(index, 0, "{name:?}: {}", io::Error::last_os_error());
+    index
+}
+
 fn packet_socket(ifindex: u32) -> OwnedFd {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: plain system calls; the address is a valid `sockaddr_ll` that lives beyond the call.
@@ -123,22 +134,29 @@ fn packet_socket(ifindex: u32) -> OwnedFd {
     }
 }
 
-/// `return bpf_redirect_map(&map, ctx->rx_queue_index, XDP_PASS)`, attached for as long as the link is open.
+const fn instruction(code: u8, registers: u8, offset: u16, immediate: i32) -> u64 {
+    code as u64 | (registers as u64) << 8 | (offset as u64) << 16 | (immediate.cast_unsigned() as u64) << 32
+}
+
+const EXIT: u64 = instruction(0x95, 0x00, 0, 0);
+
+/// `return bpf_redirect_map(&map, ctx->rx_queue_index, XDP_PASS)`.
 fn redirect(ifindex: u32, map: RawFd) -> OwnedFd {
-    let instruction = |code: u8, registers: u8, offset: u16, immediate: i32| {
-        u64::from(code)
-            | u64::from(registers) << 8
-            | u64::from(offset) << 16
-            | u64::from(immediate.cast_unsigned()) << 32
-    };
-    let program = [
-        instruction(0x61, 0x12, 16, 0),  // r2 = *(u32 *)(r1 + 16)
-        instruction(0x18, 0x11, 0, map), // r1 = map
-        0,
-        instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
-        instruction(0x85, 0x00, 0, 51), // call bpf_redirect_map
-        instruction(0x95, 0x00, 0, 0),  // exit
-    ];
+    attach(
+        ifindex,
+        &[
+            instruction(0x61, 0x12, 16, 0),  // r2 = *(u32 *)(r1 + 16)
+            instruction(0x18, 0x11, 0, map), // r1 = map
+            0,
+            instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
+            instruction(0x85, 0x00, 0, 51), // call bpf_redirect_map
+            EXIT,
+        ],
+    )
+}
+
+/// Attached for as long as the link is open.
+fn attach(ifindex: u32, program: &[u64]) -> OwnedFd {
     // BPF_PROG_LOAD: prog_type XDP, insn_cnt, insns, license.
     let mut load = Vec::new();
     load.extend_from_slice(&6u32.to_ne_bytes());
@@ -282,12 +300,16 @@ fn a_responder_answers_sleeps_and_stops() {
         assert_eq!(total.answered[Status::AuthenticationRequired as usize], 2000);
         assert_eq!((total.ignored, total.acknowledged), (0, 0));
 
-        let burst: Vec<_> = (0..1500).map(|i| request(Family::V4, i, GET).1).collect();
-        for request in &burst {
-            wire.send(request);
+        for start in (0..2000).step_by(200) {
+            // A veth holds 256 frames (VETH_RING_SIZE in drivers/net/veth.c) before it drops.
+            let isns = (start..start + 200u32).map(|i| i.wrapping_mul(0x9e37_79b1));
+            let burst: Vec<_> = isns.map(|isn| request(Family::V4, isn, GET).1).collect();
+            for request in &burst {
+                wire.send(request);
+            }
+            let answered = (0..burst.len()).take_while(|_| wire.receive(Duration::from_millis(900)).is_some()).count();
+            assert_eq!(answered, burst.len(), "the burst from {start} on");
         }
-        let answered = (0..burst.len()).take_while(|_| wire.receive(Duration::from_millis(900)).is_some()).count();
-        assert_eq!(answered, burst.len(), "the burst fits the rings");
 
         thread::sleep(Duration::from_millis(50));
         let idle = wakeups("responder-0");
@@ -323,6 +345,92 @@ fn a_queue_is_free_again_after_its_socket_is_closed() {
         let wire = Wire::new(&sockets, map);
         for _ in 0..5 {
             drop(Socket::open(wire.gateway_index, 0, SocketOptions::default()).unwrap());
+        }
+    });
+}
+
+/// Lets the kernel's TCP send these parts, each in a segment of its own, and reads until the server has closed.
+fn converse(server: &str, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server.parse().unwrap(), Duration::from_secs(2))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    for part in parts {
+        stream.write_all(part)?;
+    }
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response)?;
+    Ok(response)
+}
+
+#[test]
+fn a_linux_client_gets_whole_answers_through_the_gate() {
+    in_namespace(|| {
+        ip("link add gateway address 02:00:00:00:00:fe type veth peer name client");
+        ip("link set gateway up");
+        let (client_ready, ready) = mpsc::channel();
+        let (start, started) = mpsc::channel::<()>();
+        let client = thread::spawn(move || {
+            // SAFETY: only this thread, which has no files or threads of its own, moves to the new namespace.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "{}", io::Error::last_os_error());
+            client_ready.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            started.recv().unwrap();
+            for command in [
+                "link set client up",
+                "address add 192.0.2.7/24 dev client",
+                "address add 2001:db8::7/64 dev client nodad",
+                "neighbor add 192.0.2.1 lladdr 02:00:00:00:00:fe dev client",
+                "neighbor add 2001:db8::1 lladdr 02:00:00:00:00:fe dev client",
+                "route add default via 192.0.2.1",
+                "-6 route add default via 2001:db8::1",
+            ] {
+                ip(command);
+            }
+            // A veth delivers what XDP sends only to a peer that has a program itself.
+            let _pass = attach(index(c"client"), &[instruction(0xb7, 0x00, 0, 2), EXIT]);
+            let plain = Choice { status: Status::AuthenticationRequired, head: false };
+            let expected = |status, family| policy().answers.pick(Choice { status, ..plain }, family).bytes().to_vec();
+            for (server, family) in [("198.51.100.80:80", Family::V4), ("[2001:db8:1::80]:80", Family::V6)] {
+                let long = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(7000));
+                let byte_by_byte: Vec<_> = b"GET /gen_204 HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1).collect();
+                let upload =
+                    [b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n".to_vec(), vec![b'x'; 8000]]
+                        .concat();
+                let table: [(&str, &[&[u8]], Status); 7] = [
+                    ("a page", &[GET], Status::AuthenticationRequired),
+                    ("a probe", &[b"GET /generate_204 HTTP/1.1\r\nHost: a\r\n\r\n"], Status::Redirect),
+                    ("in two parts", &[b"GET /gen_204 HTTP/1.1\r\nHo", b"st: a\r\n\r\n"], Status::Redirect),
+                    ("byte by byte", &byte_by_byte, Status::Redirect),
+                    ("seven kilobytes", &[long.as_bytes()], Status::AuthenticationRequired),
+                    ("an upload", &[&upload], Status::AuthenticationRequired),
+                    ("TLS", &[b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], Status::BadRequest),
+                ];
+                for (sentence, parts, status) in table {
+                    for _ in 0..20 {
+                        let response = converse(server, parts).unwrap_or_else(|e| panic!("{sentence}, {server}: {e}"));
+                        assert!(response == expected(status, family), "{sentence}, {server}");
+                    }
+                }
+            }
+        });
+        let tid = ready.recv().unwrap();
+        ip(&format!("link set client netns {tid}"));
+
+        let gate_policy = gate::Policy { gateway_mac: OWN_MAC, resolvers: Vec::new(), listeners: Vec::new() };
+        let (mut gate, maps) = Gate::load_unpinned(16, &gate_policy).unwrap();
+        let ifindex = index(c"gateway");
+        gate.program().unwrap().attach_to_if_index(ifindex, XdpMode::Driver).unwrap();
+        let keys = Arc::new(RwLock::new(maps.secrets.keys()));
+        let responder = Responder::spawn(ifindex, 1, maps.sockets, &policy(), &keys, SocketOptions::default()).unwrap();
+        start.send(()).unwrap();
+        let outcome = client.join();
+        eprintln!("{:?}", responder.total());
+        for (reason, count) in maps.counters.read().unwrap() {
+            if count > 0 {
+                eprintln!("{} {count}", reason.name());
+            }
+        }
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
         }
     });
 }

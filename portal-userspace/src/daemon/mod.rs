@@ -1,0 +1,101 @@
+//! `portald`: what it is told on the command line, and how it ends.
+
+mod privilege;
+mod run;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{config::Config, datapath::pins::Pins, net::Interface};
+
+/// Portal's daemon: guards a guest interface and lets clients log in
+///
+/// Caution: everything that arrives on the guest interface passes the gate. Never name the interface you administer the
+/// machine over.
+#[derive(Debug, Parser)]
+#[command(name = "portald", version, max_term_width = 100)]
+struct Arguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/portal/portal.toml")]
+    config: PathBuf,
+
+    /// Check the configuration against this machine, print it with every default filled in, and end
+    #[arg(long, conflicts_with = "detach")]
+    check: bool,
+
+    /// Take the gate off its interface, forget all sessions, and end: the guest network is open from then on
+    #[arg(long)]
+    detach: bool,
+
+    /// How to write the log; RUST_LOG sets how much of it, such as `info` or `portal_userspace=debug`
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Runs the daemon. Exit code 0: ended as asked; 1: refused to start, or failed; 2: wrong usage.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log(arguments.log_format);
+    match tokio_main(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of causes on one line: a log has lines.
+            eprintln!("portald: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+fn tokio_main(arguments: &Arguments) -> Result<()> {
+    // Two threads: the login page and the control API; the packets have threads of their own.
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(dispatch(arguments))
+}
+
+async fn dispatch(arguments: &Arguments) -> Result<()> {
+    let config = Config::load(&arguments.config)?;
+    if arguments.detach {
+        return detach(&config);
+    }
+    let interface = Interface::by_name(config.guest.interface.as_str()).await?;
+    let effective = config.resolve(&interface)?;
+    let setup = run::Setup::new(effective, interface)?;
+    if arguments.check {
+        return std::io::stdout().lock().write_all(setup.effective().to_toml().as_bytes()).context("cannot write");
+    }
+    privilege::check()?;
+    setup.run().await
+}
+
+fn detach(config: &Config) -> Result<()> {
+    privilege::check()?;
+    let pins = Pins::lock(config.paths.pins.as_path())?;
+    pins.remove().with_context(|| format!("cannot remove the pins in {}", config.paths.pins.as_path().display()))?;
+    tracing::warn!(interface = %config.guest.interface, "the gate is detached and all sessions are forgotten: the guest network is open");
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! What the kernel must permit the daemon.
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The capabilities (Linux `include/uapi/linux/capability.h`) without which the gate cannot be loaded, attached or answered for.
+const NEEDED: [(u32, &str); 3] = [
+    (12, "CAP_NET_ADMIN"), // attach XDP
+    (13, "CAP_NET_RAW"),   // open AF_XDP sockets
+    (39, "CAP_BPF"),       // load programs and maps (Linux 5.8)
+];
+/// Implies CAP_BPF.
+const SYS_ADMIN: u32 = 21;
+
+/// Refuses to go on without the privilege that everything after this needs.
+pub(super) fn check() -> Result<()> {
+    let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
+    let missing = missing(effective(&status).context("/proc/self/status does not tell the effective capabilities")?);
+    ensure!(missing.is_empty(), "portald lacks {}: run it as root, or grant these capabilities", missing.join(", "));
+    Ok(())
+}
+
+fn effective(status: &str) -> Option<u64> {
+    let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(hex.trim(), 16).ok()
+}
+
+fn missing(effective: u64) -> Vec<&'static str> {
+    let has = |capability: u32| effective & (1 << capability) != 0;
+    NEEDED
+        .iter()
+        .filter(|(capability, _)| !has(*capability) && !(*capability == 39 && has(SYS_ADMIN)))
+        .map(|(_, name)| *name)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let table: [(&str, &str, &[&str]); 4] = [
+            ("root has all", "CapEff:\t000001ffffffffff", &[]),
+            ("nobody has none", "CapEff:\t0000000000000000", &["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]),
+            ("CAP_SYS_ADMIN stands in for CAP_BPF", "CapEff:\t0000000000203000", &[]),
+            ("the three suffice", "CapEff:\t0000008000003000", &[]),
+        ];
+        for (sentence, status, expected) in table {
+            assert_eq!(missing(effective(status).unwrap()), expected, "{sentence}");
+        }
+        assert_eq!(effective("Name:\tportald"), None);
+    }
+}

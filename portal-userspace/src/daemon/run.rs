@@ -1,0 +1,205 @@
+//! The daemon's life: set up everything that can fail, guard the interface, serve, and stop.
+//!
+//! Whatever can be refused is refused before the gate is attached, and the gate is attached last: by then it is configured and its responder
+//! listens. When the daemon ends, by whatever cause, the gate stays: strangers stay out and guests stay in.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use portal_common::{cookie, tables::Zone};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
+use tracing::{info, warn};
+
+use crate::{
+    clock,
+    config::Effective,
+    control::{Access, Control, ControlSocket, api::GateInfo},
+    datapath::{
+        gate::{Gate, Policy as GatePolicy},
+        pins::Pins,
+        secrets::Secrets,
+    },
+    net::{Interface, KernelNeighbours, Neighbours},
+    responder::{
+        Policy as ResponderPolicy, Responder, SharedKeys, SocketOptions, answers::Answers, answers::Status,
+        probes::Probes, reassembly::Limits,
+    },
+    session::{self, SessionService},
+    web::{self, LoginPage},
+};
+
+/// How often it is looked whether a responder thread has died.
+const RESPONDER_CHECK: Duration = Duration::from_secs(5);
+/// How long requests in progress may take at the end.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Everything that follows from the configuration and the interface, checked.
+pub(super) struct Setup {
+    effective: Effective,
+    interface: Interface,
+    responder: ResponderPolicy,
+}
+
+impl Setup {
+    pub(super) fn new(effective: Effective, interface: Interface) -> Result<Self> {
+        let responder = ResponderPolicy {
+            answers: Answers::new(effective.url_v4.as_str(), effective.url_v6.as_str())?,
+            probes: Probes::new(effective.config.probes.iter().cloned()),
+            limits: responder_limits(effective.config.limits.responder_memory_kib.get(), interface.rx_queues),
+        };
+        Ok(Self { effective, interface, responder })
+    }
+
+    pub(super) fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// Guards the interface until the daemon is told to stop.
+    pub(super) async fn run(self) -> Result<()> {
+        let Self { effective, interface, responder: responder_policy } = self;
+        let config = &effective.config;
+        let started = Instant::now();
+        if !interface.up {
+            warn!(
+                interface = interface.name,
+                "the interface is down; bring it up with `ip link set {} up`", interface.name
+            );
+        }
+
+        let pins = Pins::lock(config.paths.pins.as_path())?;
+        let group = ControlSocket::group(config.control.group.as_ref())?;
+        let socket = ControlSocket::bind(config.paths.socket.as_path(), group.as_ref())?;
+        let listeners = web::bind(&effective.listen).await?;
+
+        let policy = GatePolicy {
+            gateway_mac: interface.gateway_mac(),
+            resolvers: effective.resolvers.clone(),
+            listeners: effective.services.clone(),
+        };
+        let mode = config.guest.xdp_mode;
+        let (mut gate, maps) = Gate::load(&pins, config.limits.clients.get(), &policy)?;
+        let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
+        let responder = Responder::spawn(
+            interface.index,
+            interface.rx_queues,
+            maps.sockets,
+            &Arc::new(responder_policy),
+            &keys,
+            SocketOptions::default(),
+        )
+        .with_context(|| format!("cannot answer requests on {}", interface.name))?;
+        let responder = Arc::new(responder);
+        gate.attach(&pins, interface.index, &interface.name, mode.into())?;
+
+        let (stop, stopped) = watch::channel(false);
+        let sessions = Arc::new(SessionService::new(maps.sessions, Zone::FIRST, config.portal.session));
+        let neighbours: Arc<dyn Neighbours> =
+            Arc::new(KernelNeighbours { interface_index: interface.neighbour_index() });
+        let info = GateInfo {
+            interface: interface.name.clone(),
+            interface_index: interface.index,
+            xdp_mode: mode.to_string(),
+            queues: interface.rx_queues,
+            program_id: gate.program_id()?,
+            url_v4: effective.url_v4.to_string(),
+            url_v6: effective.url_v6.to_string(),
+            listeners: web::local_addresses(&listeners).context("cannot tell where the login page listens")?,
+        };
+        info!(
+            interface = info.interface, mode = info.xdp_mode, queues = info.queues, program = info.program_id,
+            login = info.url_v4, login_v6 = info.url_v6, socket = %socket.path().display(), "the gate is closed"
+        );
+        let counting = Arc::clone(&responder);
+        let control = Control {
+            gate: info,
+            sessions: Arc::clone(&sessions),
+            counters: Arc::new(maps.counters),
+            responder: Arc::new(move || responder_counters(&counting)),
+            neighbours: Arc::clone(&neighbours),
+            access: Access::new(group),
+            started,
+        };
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(control.serve(socket, stopped.clone()));
+        tasks.spawn(LoginPage::new(config, Arc::clone(&sessions), neighbours).serve(listeners, stopped.clone()));
+        tasks.spawn(session::sweep_regularly(sessions, stopped.clone()));
+        tasks.spawn(renew_secrets(maps.secrets, keys, stopped));
+
+        let cause = until_told_to_stop(&mut tasks, &responder).await;
+        let _: Result<(), _> = stop.send(true);
+        if tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            info!("requests in progress were cut off");
+        }
+        info!("portald ends; the gate stays: guests stay in, strangers stay out");
+        cause
+    }
+}
+
+/// Waits for a signal; an error if a part of the daemon ended by itself.
+async fn until_told_to_stop(tasks: &mut JoinSet<()>, responder: &Responder) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut check = tokio::time::interval(RESPONDER_CHECK);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            ended = tasks.join_next() => match ended {
+                Some(Err(e)) => return Err(e).context("a part of portald failed"),
+                Some(Ok(())) | None => bail!("a part of portald ended by itself"),
+            },
+            _ = check.tick() => if let Some(queue) = responder.failed() {
+                bail!("the responder of receive queue {queue} failed; the log says why");
+            },
+        }
+    }
+}
+
+/// Renews the secret of the next cookie slot once in every slot.
+async fn renew_secrets(mut secrets: Secrets, shared: SharedKeys, mut stopped: watch::Receiver<bool>) {
+    loop {
+        let now = clock::now_ns();
+        if let Err(e) = secrets.renew(now) {
+            // The old secret goes on working; only its age suffers.
+            warn!(error = format!("{e:#}"), "cannot renew the cookies' secret");
+        }
+        *shared.write().unwrap_or_else(PoisonError::into_inner) = secrets.keys();
+        let to_next_slot = Duration::from_nanos(cookie::SLOT_NS - now % cookie::SLOT_NS);
+        tokio::select! {
+            () = tokio::time::sleep(to_next_slot + Duration::from_secs(1)) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+/// The responder's memory, shared out evenly: a client's flow always meets the same queue, but nobody knows which.
+fn responder_limits(kib: u32, queues: u32) -> Limits {
+    let bytes = kib as usize * 1024 / queues.max(1) as usize;
+    let default = Limits::default();
+    Limits { bytes, client_bytes: default.client_bytes.min(bytes), ..default }
+}
+
+fn responder_counters(responder: &Responder) -> Vec<(&'static str, u64)> {
+    let total = responder.total();
+    let answered = Status::ALL.iter().zip(total.answered).map(|(status, count)| (status.counter_name(), count));
+    answered
+        .chain([
+            ("acknowledged", total.acknowledged),
+            ("ignored", total.ignored),
+            ("orphans", total.orphans),
+            ("orphans_answered", total.orphans_answered),
+            ("over_budget", total.over_budget),
+            ("evictions", total.evictions),
+            ("abandoned", total.abandoned),
+            ("tx_retries", total.tx_retries),
+        ])
+        .collect()
+}
