@@ -100,6 +100,11 @@ pub(super) fn allowed(view: &ClientView) -> String {
 }
 
 pub(super) fn drops(drops: &Drops) -> String {
+    // What did not happen would bury what did; JSON has every reason.
+    let happened: Vec<_> = drops.reasons.iter().filter(|reason| reason.packets > 0).collect();
+    if happened.is_empty() {
+        return "No packet was counted.\n".into();
+    }
     let mut table = table();
     let outcomes = drops.reasons.iter().any(|r| r.outcome != "dropped");
     if outcomes {
@@ -107,7 +112,7 @@ pub(super) fn drops(drops: &Drops) -> String {
     } else {
         table.set_header(["REASON", "PACKETS", "RULE"]);
     }
-    for reason in &drops.reasons {
+    for reason in happened {
         let packets = reason.packets.to_string();
         if outcomes {
             table.add_row([&reason.name, &reason.outcome, &packets, &reason.text]);
