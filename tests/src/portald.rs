@@ -68,7 +68,7 @@ impl Portald {
 
     fn spawn(lab: &Lab, config: &Path) -> Result<Service> {
         let mut command = lab.gateway.service(binary("portald")?);
-        command.arg("--config").arg(config);
+        command.arg("--config").arg(config).env("NO_COLOR", "1");
         Service::start("portald", &mut command, &lab.directory().join("portald.log"))
     }
 

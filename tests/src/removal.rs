@@ -75,9 +75,10 @@ pub(crate) fn register(lab: &str) -> Result<PathBuf> {
 
 /// Removes a lab of this process.
 pub(crate) fn unregister(lab: &str) {
-    // In this order, so that a signal meanwhile does not end the process between the two.
+    // Held until it is gone, so that a signal meanwhile ends the process only then.
+    let mut ours = ours();
     remove(lab);
-    ours().remove(lab);
+    ours.remove(lab);
 }
 
 /// Removes labs whose process is gone, as after a `kill -9`.
@@ -97,6 +98,16 @@ pub(crate) fn remove_abandoned() -> Result<()> {
         };
         if !alive {
             remove(&entry.file_name().to_string_lossy());
+        }
+    }
+    // A namespace that was being made while a signal removed its lab has no directory any more.
+    let Ok(namespaces) = fs::read_dir("/run/netns") else { return Ok(()) };
+    for entry in namespaces {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let Some((lab, part)) = name.rsplit_once('-') else { continue };
+        let owner = lab.strip_prefix("pl").and_then(|rest| rest.split_once('-')?.0.parse().ok());
+        if PARTS.contains(&part) && !directory(lab).exists() && owner.is_some_and(|pid| start_time(pid).is_none()) {
+            remove(lab);
         }
     }
     Ok(())

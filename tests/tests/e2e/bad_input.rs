@@ -35,6 +35,7 @@ fn portald_refuses_what_it_cannot_guard_and_says_why() -> Result<()> {
     let lab = Lab::new()?;
     lab.gateway.ip("link add bridge0 type bridge")?;
     lab.gateway.ip("link set bridge0 up")?;
+    lab.gateway.ip("addr add 203.0.113.1/24 dev bridge0")?;
     let on = |interface: &str| config_text(&lab, &Settings { interface: interface.to_owned(), ..Settings::default() });
     let good = on("guest0");
     for (sentence, config, words) in [

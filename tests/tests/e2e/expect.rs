@@ -67,9 +67,9 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The 511's bytes, checked to be a whole response.
-pub(crate) fn the_511(lab: &Lab) -> Result<Vec<u8>> {
-    let (_, mut stream) = connections(&lab.guest)?.swap_remove(0);
+/// The 511's bytes, checked to be a whole response; the link in it differs between the IP versions.
+pub(crate) fn the_511(lab: &Lab, site: IpAddr) -> Result<Vec<u8>> {
+    let mut stream = lab.guest.connect(site, 80, Duration::from_secs(2))?;
     stream.write_all(REQUEST)?;
     let bytes = read_to_end(&mut stream)?;
     let text = std::str::from_utf8(&bytes)?;
