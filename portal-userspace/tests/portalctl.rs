@@ -126,7 +126,7 @@ fn an_operator_lets_a_client_in_sees_it_and_logs_it_out() {
     assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     // This daemon has counters that no gate counts in. JSON has every reason, the table those that happened.
     assert_eq!(daemon.ok("drops"), "No packet was counted.\n");
-    let names = |text: &str| -> Vec<Value> {
+    let names = |text: &str| -> Vec<serde_json::Value> {
         json(text)["reasons"].as_array().unwrap().iter().map(|reason| reason["name"].clone()).collect()
     };
     assert!(names(&daemon.ok("drops --json")).contains(&"config_missing".into()));

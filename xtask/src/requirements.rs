@@ -52,6 +52,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         &["nginx.service"],
         tool("nginx-light", "is the real site in the lab's internet", Sign::Programs(&["nginx"])),
     ),
+    tool("openssl", "makes the real site's certificate", Sign::Programs(&["openssl"])),
     tool("curl", "is a guest in the tests", Sign::Programs(&["curl"])),
     tool("wget", "is a guest in the tests", Sign::Programs(&["wget"])),
     tool("python3-requests", "is a guest in the tests", Sign::PythonModule("requests")),

@@ -11,12 +11,12 @@ use portal_lab::{
 
 use crate::expect::{REQUEST, the_511};
 
-/// Requests by wrk over IPv4.
+/// Requests by wrk over IPv4. It compares what it has parsed: the status, the fields and the body.
 const BY_WRK_V4: u64 = 1_000_000;
 /// Requests by wrk over IPv6.
 const BY_WRK_V6: u64 = 200_000;
-/// Requests by the client that compares raw bytes, over each IP version.
-const BY_BYTES: u64 = 20_000;
+/// Requests by the client that compares raw bytes: the number over IPv4, enough to see a difference over IPv6.
+const BY_BYTES: [u64; 2] = [1_000_000, 200_000];
 
 #[test]
 fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
@@ -46,11 +46,11 @@ fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
 fn raw_responses_are_the_same_bytes_and_then_the_end() -> Result<()> {
     let lab = Lab::new()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
-    for site in SITES {
+    for (site, count) in SITES.into_iter().zip(BY_BYTES) {
         let expected = the_511(&lab, site)?;
-        let tally = load::run(&lab.guest, SocketAddr::new(site, 80), REQUEST, &expected, BY_BYTES, 8)?;
+        let tally = load::run(&lab.guest, SocketAddr::new(site, 80), REQUEST, &expected, count, 8)?;
         assert!(tally.wrong.is_empty(), "{site}: {} wrong, the first: {}", tally.wrong.len(), tally.wrong[0]);
-        assert_eq!(tally.exact, BY_BYTES);
+        assert_eq!(tally.exact, count);
         println!("{site}: {} byte-exact responses", tally.exact);
     }
     Ok(())
