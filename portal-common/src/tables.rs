@@ -109,8 +109,9 @@ impl Address {
     /// The high and the low half.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {
-        let [a, b, c, d, e, f, g, h, low @ ..] = self.0;
-        [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(low)]
+        let [high @ .., _, _, _, _, _, _, _, _] = self.0;
+        let [_, _, _, _, _, _, _, _, low @ ..] = self.0;
+        [u64::from_be_bytes(high), u64::from_be_bytes(low)]
     }
 }
 

@@ -9,6 +9,7 @@ mod maps;
 mod packet;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::warn;
 use portal_common::{
     Reason,
     decide::{Decision, decide},
@@ -41,12 +42,12 @@ fn gate(ctx: XdpContext) -> u32 {
                 count(reason);
                 xdp_action::XDP_TX
             }
-            Some(_) | None => drop_for(Reason::AnswerFailed),
+            Some(_) | None => answer_failed(&ctx),
         },
         Decision::Redirect(_) => {
             // Only as much as an AF_XDP frame holds; TCP sends the rest again if the responder asks for it.
             if packet.len() > MAX_REDIRECTED_LEN && !packet.truncate(MAX_REDIRECTED_LEN) {
-                return drop_for(Reason::AnswerFailed);
+                return answer_failed(&ctx);
             }
             match redirect_to_responder(ctx.rx_queue_index()) {
                 Ok(action) => {
@@ -63,6 +64,13 @@ fn gate(ctx: XdpContext) -> u32 {
 fn drop_for(reason: Reason) -> u32 {
     count(reason as usize);
     xdp_action::XDP_DROP
+}
+
+/// The kernel refused to shorten the frame, which no frame should bring about: worth a line in the daemon's log.
+#[inline(always)]
+fn answer_failed(ctx: &XdpContext) -> u32 {
+    warn!(ctx, "the kernel refused to shorten a frame");
+    drop_for(Reason::AnswerFailed)
 }
 
 #[panic_handler]

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 const NEEDED: [(u32, &str); 3] = [
     (12, "CAP_NET_ADMIN"), // attach XDP
     (13, "CAP_NET_RAW"),   // open AF_XDP sockets
-    (39, "CAP_BPF"),       // load programs and maps (Linux 5.8)
+    (BPF, "CAP_BPF"),      // load programs and maps (Linux 5.8)
 ];
+const BPF: u32 = 39;
 /// Implies CAP_BPF.
 const SYS_ADMIN: u32 = 21;
 
@@ -25,12 +26,9 @@ fn effective(status: &str) -> Option<u64> {
 }
 
 fn missing(effective: u64) -> Vec<&'static str> {
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    NEEDED
-        .iter()
-        .filter(|(capability, _)| !has(*capability) && !(*capability == 39 && has(SYS_ADMIN)))
-        .map(|(_, name)| *name)
-        .collect()
+    let granted = |capability: u32| effective & (1 << capability) != 0;
+    let has = |capability: u32| granted(capability) || (capability == BPF && granted(SYS_ADMIN));
+    NEEDED.iter().filter(|(capability, _)| !has(*capability)).map(|(_, name)| *name).collect()
 }
 
 #[cfg(test)]

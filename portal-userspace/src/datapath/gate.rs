@@ -15,9 +15,13 @@ use aya::{
         xdp::XdpLink,
     },
 };
+use network_types::ip::IpProto;
 use portal_common::tables::{Address, CookieKeys, GateConfig, Service, ServiceKey, Zone};
 
 use super::{counters::CounterReader, object, pins::Pins, secrets::Secrets, sessions::SessionTable};
+
+const TCP: u8 = IpProto::Tcp as u8;
+const UDP: u8 = IpProto::Udp as u8;
 
 /// How the gate is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,12 +220,12 @@ where
 fn fill_services(ebpf: &mut Ebpf, policy: &Policy) -> Result<()> {
     let mut map: HashMap<MapData, ServiceKey, u32> = take(ebpf, "SERVICES")?;
     let resolvers = policy.resolvers.iter().flat_map(|&address| {
-        [libc::IPPROTO_UDP, libc::IPPROTO_TCP]
-            .map(|protocol| (ServiceKey::new(Address::from(address), protocol as u8, 53), Service::Resolver))
+        [UDP, TCP].map(|protocol| (ServiceKey::new(Address::from(address), protocol, 53), Service::Resolver))
     });
-    let listeners = policy.listeners.iter().map(|listener| {
-        (ServiceKey::new(Address::from(listener.ip()), libc::IPPROTO_TCP as u8, listener.port()), Service::Portal)
-    });
+    let listeners = policy
+        .listeners
+        .iter()
+        .map(|listener| (ServiceKey::new(Address::from(listener.ip()), TCP, listener.port()), Service::Portal));
     let wanted: std::collections::HashMap<ServiceKey, Service> = resolvers.chain(listeners).collect();
     for (key, service) in &wanted {
         map.insert(key, *service as u32, 0).with_context(|| {
