@@ -15,6 +15,8 @@ use portal_lab::{
 };
 use rustix::process::Signal;
 
+use crate::turn::lab;
+
 /// The namespaces of the lab that this process has made.
 fn namespaces(pid: u32) -> Result<Vec<String>> {
     let names = sh("ip netns list")?;
@@ -32,7 +34,7 @@ fn lab_up(log: &Path) -> Result<Service> {
 
 #[test]
 fn a_signal_removes_the_lab_and_a_kill_leaves_it_to_the_next() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let log = lab.directory().join("up.log");
     let mut up = lab_up(&log)?;
     up.signal(Signal::INT)?;
@@ -59,7 +61,7 @@ fn a_signal_removes_the_lab_and_a_kill_leaves_it_to_the_next() -> Result<()> {
 
 #[test]
 fn every_client_reaches_the_site() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     for namespace in [&lab.guest, &lab.other] {
         for family in Family::ALL {
             let response = http::get(namespace, family, "http://www.example.com/")?;
