@@ -250,28 +250,28 @@ fn rows() -> Vec<Row> {
         drop(
             "one to a multicast group beyond the link",
             with_v6(packet_v6([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], Payload::Icmpv6(135)), |p| {
-                p.hop_limit = 255
+                p.hop_limit = 255;
             }),
             R::Icmp,
         ),
         drop(
             "a neighbour solicitation that is too short",
             with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 135, code: 0, len: 23 }), |p| {
-                p.hop_limit = 255
+                p.hop_limit = 255;
             }),
             R::Icmp,
         ),
         drop(
             "one with a code",
             with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 135, code: 1, len: 24 }), |p| {
-                p.hop_limit = 255
+                p.hop_limit = 255;
             }),
             R::Icmp,
         ),
         pass(
             "a router solicitation of eight bytes",
             with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 133, code: 0, len: 8 }), |p| {
-                p.hop_limit = 255
+                p.hop_limit = 255;
             }),
             R::NeighborDiscovery,
         ),
