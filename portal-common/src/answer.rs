@@ -73,8 +73,12 @@ const MSS_OPTION: u32 = 0x0204 << 16 | MSS as u32;
 /// Room for a request while the responder reads it. Without window scaling this is the most there is.
 const WINDOW: u16 = u16::MAX;
 
+/// The shortest frame on a wire, without the check sequence, bytes (IEEE 802.3 section 3.2.7).
+const ETHERNET_MIN: usize = 60;
+
 const ICMP_HEADER_LEN: usize = 8;
-/// What is quoted of the payload: the least that RFC 792 and RFC 4443 allow a host to rely on, the ports.
+/// What is quoted of the payload: the ports, which is what RFC 792 demands and what a host needs to find its socket. RFC 1812 and RFC 4443
+/// ask for as much as fits; the rule that an answer is never larger than its cause comes first here.
 const QUOTED_PAYLOAD_LEN: usize = 8;
 const IPV4_QUOTE_LEN: usize = Family::V4.header_len() + QUOTED_PAYLOAD_LEN;
 const IPV6_QUOTE_LEN: usize = Family::V6.header_len() + QUOTED_PAYLOAD_LEN;
@@ -104,7 +108,8 @@ impl Answer {
             (Family::V6, None) => self.write_icmp_v6(frame)?,
         };
         swap::<6, F>(frame, 0, 6)?;
-        NonZeroUsize::new(self.payload_at() + payload_len.get())
+        // Not every driver pads the frames that XDP sends. What pads here is left of the frame that is answered.
+        NonZeroUsize::new((self.payload_at() + payload_len.get()).max(ETHERNET_MIN).min(frame.len()))
     }
 
     #[inline(always)]

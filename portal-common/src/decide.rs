@@ -226,7 +226,7 @@ fn ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: usize, config: 
     match h[6] {
         p::TCP => tcp(frame, tables, &network, config),
         p::UDP => udp(frame, tables, &network, config),
-        p::ICMPV6 => icmpv6_message(frame, &network, hop_limit),
+        p::ICMPV6 => icmpv6_message(frame, tables, &network, hop_limit),
         p::HOP_BY_HOP => hop_by_hop(frame, &network, hop_limit),
         p::FRAGMENT => Drop(Reason::Fragment),
         p::ROUTING | p::DESTINATION_OPTIONS | p::AUTHENTICATION | p::ESP | p::MOBILITY | p::HIP | p::SHIM6 => {
@@ -236,22 +236,39 @@ fn ipv6<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, at: usize, config: 
     }
 }
 
-/// RFC 4861 sections 6.1 and 7.1: a message that crossed a router has lost a hop, and is not from this link.
+/// RFC 4861 sections 6.1 and 7.1: a message that crossed a router has lost a hop, and is not from this link. Nor may one leave the link:
+/// only a hop limit would stop it.
 #[inline(always)]
-fn icmpv6_message<F: Frame + ?Sized>(frame: &F, network: &Network, hop_limit: u8) -> Decision {
+fn icmpv6_message<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: &Network, hop_limit: u8) -> Decision {
     const ON_LINK_HOP_LIMIT: u8 = 255;
-    let Some([kind]) = frame.read::<1>(network.payload_at()).filter(|_| network.payload_len > 0) else {
+    const SOLICITATION_LEN: usize = 8;
+    const NEIGHBOR_LEN: usize = 24;
+    let Some([kind, code]) = frame.read::<2>(network.payload_at()).filter(|_| network.payload_len >= 2) else {
         return Drop(Reason::Ipv6Malformed);
     };
-    match kind {
-        icmpv6::ROUTER_SOLICITATION | icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT
-            if hop_limit == ON_LINK_HOP_LIMIT =>
-        {
-            Pass(Reason::NeighborDiscovery)
-        }
-        icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => Drop(Reason::RouterAdvertisement),
-        _ => Drop(Reason::Icmp),
+    let least = match kind {
+        icmpv6::ROUTER_SOLICITATION => SOLICITATION_LEN,
+        icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT => NEIGHBOR_LEN,
+        icmpv6::ROUTER_ADVERTISEMENT | icmpv6::REDIRECT => return Drop(Reason::RouterAdvertisement),
+        _ => return Drop(Reason::Icmp),
+    };
+    if hop_limit == ON_LINK_HOP_LIMIT && code == 0 && network.payload_len >= least && stays_on_link(tables, network) {
+        Pass(Reason::NeighborDiscovery)
+    } else {
+        Drop(Reason::Icmp)
     }
+}
+
+/// Whether nobody beyond the gateway can be reached so: link-local (RFC 4291 sections 2.5.6 and 2.7, RFC 919), or the gateway itself.
+/// What passes on trust must not become a tunnel.
+#[inline(always)]
+fn stays_on_link<T: Tables>(tables: &T, network: &Network) -> bool {
+    let [high, low] = network.destination.words();
+    let link_local = match network.family {
+        Family::V4 => low as u32 == u32::MAX,
+        Family::V6 => high >> 48 == 0xff02 || high >> 54 == 0xfe80 >> 6,
+    };
+    link_local || tables.service(&ServiceKey::of_gateway(network.destination)) == Some(Service::Gateway)
 }
 
 /// The one extension header that a stranger needs: the router alert in front of a multicast listener report (RFC 3810 section 5, RFC 2711).
@@ -263,8 +280,9 @@ fn hop_by_hop<F: Frame + ?Sized>(frame: &F, network: &Network, hop_limit: u8) ->
     else {
         return Drop(Reason::Ipv6Malformed);
     };
+    let to_group = network.destination.words()[0] >> 56 == 0xff;
     let is_report = matches!(kind, icmpv6::LISTENER_REPORT_V1 | icmpv6::LISTENER_DONE | icmpv6::LISTENER_REPORT_V2);
-    if next == p::ICMPV6 && units == 0 && is_report && hop_limit == 1 {
+    if next == p::ICMPV6 && units == 0 && is_report && to_group && hop_limit == 1 {
         Pass(Reason::MulticastListener)
     } else {
         Drop(Reason::Ipv6Extension)
@@ -288,7 +306,7 @@ fn udp<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, network: &Network, c
         Family::V4 => (p::PORT_DHCP_CLIENT, p::PORT_DHCP_SERVER),
         Family::V6 => (p::PORT_DHCPV6_CLIENT, p::PORT_DHCPV6_SERVER),
     };
-    if source_port == dhcp_client && destination_port == dhcp_server {
+    if source_port == dhcp_client && destination_port == dhcp_server && stays_on_link(tables, network) {
         return Pass(Reason::Dhcp);
     }
     if source_port == dhcp_server {
@@ -387,9 +405,11 @@ fn http<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Decision
         None => answer(Reason::HttpForeign, network, segment.reset()),
         Some(Phase::Request { .. }) if segment.data_len > 0 => Redirect(Reason::HttpRequest),
         // Closed without a request: close our side as well, or the client waits for us in FIN-WAIT-2.
-        Some(Phase::Request { .. }) if fin => {
+        Some(Phase::Request { first: true }) if fin => {
             answer(Reason::HttpClosed, network, segment.acknowledgement(Kind::FinAck))
         }
+        // Closed behind a request whose answer is on its way, or behind a part of one: the responder knows.
+        Some(Phase::Request { first: false }) if fin => Redirect(Reason::HttpRequest),
         Some(Phase::Answered) if segment.data_len > 0 || fin => {
             answer(Reason::HttpAcknowledged, network, segment.acknowledgement(Kind::Ack))
         }
@@ -479,10 +499,51 @@ fn permitted<T: Tables>(tables: &T, network: &Network, protocol: u8, port: u16) 
     match tables.service(&ServiceKey::new(network.destination, protocol, port))? {
         Service::Resolver => Some(Reason::Dns),
         Service::Portal => Some(Reason::PortalService),
+        // Under its own key alone.
+        Service::Gateway => None,
     }
 }
 
 #[inline(always)]
 const fn answer(reason: Reason, network: &Network, (kind, seq, ack): TcpAnswer) -> Decision {
     Decision::Answer(reason, Answer { kind, family: network.family, network_at: network.at, seq, ack })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::Zone;
+
+    /// Everybody is logged in, and everything is a service: what still is dropped is dropped for the configuration.
+    struct Open(Option<GateConfig>);
+
+    impl Tables for Open {
+        fn config(&self) -> Option<GateConfig> {
+            self.0
+        }
+        fn session(&self, _: &ClientKey) -> Option<Session> {
+            Some(Session::new(0, Session::NEVER))
+        }
+        fn service(&self, _: &ServiceKey) -> Option<Service> {
+            Some(Service::Portal)
+        }
+        fn cookie_keys(&self) -> Option<&CookieKeys> {
+            None
+        }
+        fn now_ns(&self) -> u64 {
+            1
+        }
+    }
+
+    #[test]
+    fn nothing_passes_a_gate_without_configuration() {
+        let mut frame = [0u8; 60];
+        frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 1, 1, 8, 6]);
+        let unreadable = Open(None);
+        let unfilled = Open(Some(GateConfig::UNFILLED));
+        let filled = Open(Some(GateConfig::new(Zone::FIRST, [2, 0, 0, 0, 0, 1])));
+        assert_eq!(decide(&frame[..], &unreadable), Drop(Reason::ConfigMissing));
+        assert_eq!(decide(&frame[..], &unfilled), Drop(Reason::ConfigMissing));
+        assert_eq!(decide(&frame[..], &filled), Pass(Reason::Authorized));
+    }
 }

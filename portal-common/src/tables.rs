@@ -139,6 +139,11 @@ impl ServiceKey {
     pub const fn new(address: Address, protocol: u8, port: u16) -> Self {
         Self { address, port: port.to_be_bytes(), protocol, reserved: 0 }
     }
+
+    /// The row that tells that an address is the gateway's own. No TCP or UDP service has this key.
+    pub const fn of_gateway(address: Address) -> Self {
+        Self::new(address, 0, 0)
+    }
 }
 
 /// What a permitted destination is.
@@ -149,6 +154,8 @@ pub enum Service {
     Resolver = 1,
     /// One of the portal's own listeners.
     Portal = 2,
+    /// The gateway itself, under [`ServiceKey::of_gateway`]: neighbour discovery and DHCP may be sent to it.
+    Gateway = 3,
 }
 
 impl TryFrom<u32> for Service {
@@ -158,6 +165,7 @@ impl TryFrom<u32> for Service {
         match number {
             1 => Ok(Self::Resolver),
             2 => Ok(Self::Portal),
+            3 => Ok(Self::Gateway),
             other => Err(other),
         }
     }
@@ -174,6 +182,9 @@ pub struct GateConfig {
 }
 
 impl GateConfig {
+    /// What a map holds that user space has not filled.
+    pub const UNFILLED: Self = Self { gateway_mac: [0; 6], zone: Zone([0; 2]), ready: 0, reserved: 0 };
+
     /// The configuration of the gate in front of the station with this MAC address.
     pub const fn new(zone: Zone, gateway_mac: [u8; 6]) -> Self {
         Self { gateway_mac, zone, ready: 1, reserved: 0 }

@@ -22,6 +22,7 @@ use crate::{
 };
 
 /// Guards the interface it is attached to.
+#[expect(clippy::needless_pass_by_value, reason = "the entry point's signature is aya's")]
 #[xdp]
 fn gate(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);

@@ -56,6 +56,7 @@ impl Packet {
     /// Cuts the frame's tail off; whether the kernel did.
     #[inline(always)]
     pub(crate) fn truncate(&mut self, len: usize) -> bool {
+        #[expect(clippy::cast_possible_wrap, reason = "a frame's length is far below 2^31")]
         let removed = len as i32 - self.len() as i32;
         // SAFETY: the context is the one the kernel called us with; no address within the frame outlives an access.
         removed == 0 || unsafe { bpf_xdp_adjust_tail(self.0, removed) == 0 }

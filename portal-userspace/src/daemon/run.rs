@@ -4,6 +4,7 @@
 //! listens. When the daemon ends, by whatever cause, the gate stays: strangers stay out and guests stay in.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -81,6 +82,7 @@ impl Setup {
         let policy = GatePolicy {
             gateway_mac: interface.gateway_mac(),
             resolvers: effective.resolvers.clone(),
+            gateway: interface.addresses().chain(interface.v6_link_local.iter().copied().map(IpAddr::from)).collect(),
             listeners: effective.services.clone(),
         };
         let mode = config.guest.xdp_mode;

@@ -39,6 +39,8 @@ pub struct Policy {
     pub gateway_mac: [u8; 6],
     /// The resolvers that strangers may ask.
     pub resolvers: Vec<IpAddr>,
+    /// The gateway's own addresses on the guest network, link-local ones included: where DHCP and neighbour discovery may be sent.
+    pub gateway: Vec<IpAddr>,
     /// The portal's own TCP listeners.
     pub listeners: Vec<std::net::SocketAddr>,
 }
@@ -226,7 +228,9 @@ fn fill_services(ebpf: &mut Ebpf, policy: &Policy) -> Result<()> {
         .listeners
         .iter()
         .map(|listener| (ServiceKey::new(Address::from(listener.ip()), TCP, listener.port()), Service::Portal));
-    let wanted: std::collections::HashMap<ServiceKey, Service> = resolvers.chain(listeners).collect();
+    let gateway =
+        policy.gateway.iter().map(|&address| (ServiceKey::of_gateway(Address::from(address)), Service::Gateway));
+    let wanted: std::collections::HashMap<ServiceKey, Service> = resolvers.chain(listeners).chain(gateway).collect();
     for (key, service) in &wanted {
         map.insert(key, *service as u32, 0).with_context(|| {
             format!("cannot store the permitted destinations; there is room for {}", super::pins::MAX_SERVICES)

@@ -415,7 +415,8 @@ fn a_linux_client_gets_whole_answers_through_the_gate() {
         let tid = ready.recv().unwrap();
         ip(&format!("link set client netns {tid}"));
 
-        let gate_policy = gate::Policy { gateway_mac: OWN_MAC, resolvers: Vec::new(), listeners: Vec::new() };
+        let gate_policy =
+            gate::Policy { gateway_mac: OWN_MAC, resolvers: Vec::new(), gateway: Vec::new(), listeners: Vec::new() };
         let (mut gate, maps) = Gate::load_unpinned(16, &gate_policy).unwrap();
         let ifindex = index(c"gateway");
         gate.program().unwrap().attach_to_if_index(ifindex, XdpMode::Driver).unwrap();

@@ -1,6 +1,6 @@
 //! The gate under test: the loaded program and the same decision on the host, over the same tables.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, os::fd::AsRawFd as _, process::Command};
 
 use aya::programs::{TestRun as _, TestRunOptions};
 use portal_common::{
@@ -12,7 +12,9 @@ use portal_common::{
 use portal_userspace::{
     clock,
     datapath::gate::{Gate, GateMaps, Policy},
+    responder::{SocketOptions, socket::Socket},
 };
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::frames::{Cookies, EXPIRED, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST};
 
@@ -62,17 +64,31 @@ impl Tables for HostTables {
 }
 
 /// The loaded program with its maps, and the host's copy of what is in them.
+///
+/// It moves its thread into a network namespace of its own, whose loopback has the responder's socket: a test run is received there.
 pub(crate) struct Bench {
     gate: Gate,
     maps: GateMaps,
     host: HostTables,
     counted: HashMap<Reason, u64>,
+    responder: Option<Socket>,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        let mut bench = Self::without_responder();
+        own_namespace();
+        let loopback = 1;
+        let socket = Socket::open(loopback, 0, SocketOptions::default()).expect("loopback takes an AF_XDP socket");
+        bench.maps.sockets.set(0, socket.as_raw_fd(), 0).expect("the socket goes into the map");
+        bench.responder = Some(socket);
+        bench
+    }
+
+    pub(crate) fn without_responder() -> Self {
         let policy = Policy {
             gateway_mac: GATEWAY_MAC,
+            gateway: vec![IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)],
             resolvers: vec![IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)],
             listeners: vec![(IpAddr::from(GATEWAY_V4), 8080).into(), (IpAddr::from(GATEWAY_V6), 8080).into()],
         };
@@ -86,13 +102,14 @@ impl Bench {
         }
         let mut services = HashMap::new();
         for address in [Address::v4(GATEWAY_V4), Address::v6(GATEWAY_V6)] {
+            services.insert(ServiceKey::of_gateway(address), Service::Gateway);
             services.insert(ServiceKey::new(address, 6, 53), Service::Resolver);
             services.insert(ServiceKey::new(address, 17, 53), Service::Resolver);
             services.insert(ServiceKey::new(address, 6, 8080), Service::Portal);
         }
         let host = HostTables { sessions, services, keys: maps.secrets.keys(), now_ns: clock::now_ns() };
         let counted = maps.counters.read().expect("the counters are readable").into_iter().collect();
-        Self { gate, maps, host, counted }
+        Self { gate, maps, host, counted, responder: None }
     }
 
     pub(crate) fn gate(&mut self) -> &mut Gate {
@@ -155,12 +172,25 @@ impl Bench {
                 assert!(frame.len() <= before, "an answer is larger than its cause");
                 (Action::Tx, reason)
             }
-            Decision::Redirect(_) => {
+            Decision::Redirect(reason) => {
                 frame.truncate(MAX_REDIRECTED_LEN);
-                // No responder is attached here: fail closed.
-                (Action::Drop, Reason::ResponderAbsent)
+                match self.responder {
+                    Some(_) => (Action::Redirect, reason),
+                    None => (Action::Drop, Reason::ResponderAbsent),
+                }
             }
         };
         Outcome { action, reason, frame }
     }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "rustix marks it so because other namespaces than the network's can break file descriptors"
+)]
+fn own_namespace() {
+    // SAFETY: a network namespace shares nothing with memory or file descriptors; it ends with the thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace of its own; this test needs root");
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
+    assert!(up.success(), "loopback comes up");
 }

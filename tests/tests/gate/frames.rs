@@ -73,6 +73,12 @@ pub(crate) enum Payload {
     },
     Icmp(u8),
     Icmpv6(u8),
+    /// One of this type, code and length.
+    ShortIcmpv6 {
+        kind: u8,
+        code: u8,
+        len: usize,
+    },
     /// A hop-by-hop header with a router alert, then an ICMPv6 message of this type.
     RouterAlert(u8),
     Other(u8),
@@ -182,7 +188,11 @@ impl Payload {
                 (17, bytes)
             }
             Self::Icmp(kind) => (1, vec![*kind, 0, 0, 0, 0, 0, 0, 0]),
-            Self::Icmpv6(kind) => (58, vec![*kind, 0, 0, 0, 0, 0, 0, 0]),
+            // As long as the longest that neighbour discovery demands.
+            Self::Icmpv6(kind) => (58, [vec![*kind, 0, 0, 0], vec![0; 20]].concat()),
+            Self::ShortIcmpv6 { kind, code, len } => {
+                (58, [vec![*kind, *code], vec![0; len.saturating_sub(2)]].concat())
+            }
             Self::RouterAlert(kind) => (0, vec![58, 0, 5, 2, 0, 0, 1, 0, *kind, 0, 0, 0, 0, 0, 0, 0]),
             Self::Other(protocol) => (*protocol, vec![0; 16]),
         }

@@ -128,6 +128,18 @@ fn drop(sentence: &'static str, frame: Frame, reason: Reason) -> Row {
     Row { sentence, frame, action: Action::Drop, reason, reply: Reply::None }
 }
 
+fn redirect(sentence: &'static str, frame: Frame) -> Row {
+    Row { sentence, frame, action: Action::Redirect, reason: Reason::HttpRequest, reply: Reply::None }
+}
+
+/// The same segment so many bytes later in the client's stream.
+fn behind(payload: Payload, bytes: u32) -> Payload {
+    match payload {
+        Payload::Tcp(tcp) => Payload::Tcp(Tcp { seq: tcp.seq.wrapping_add(bytes), ..tcp }),
+        _ => unreachable!("only TCP has a stream"),
+    }
+}
+
 fn answer(sentence: &'static str, frame: Frame, reason: Reason, reply: Reply) -> Row {
     Row { sentence, frame, action: Action::Tx, reason, reply }
 }
@@ -198,6 +210,15 @@ fn rows() -> Vec<Row> {
             }),
             R::Dhcp,
         ),
+        pass("a DHCP client that renews at the gateway", packet_v4(GATEWAY_V4, udp(68, 67, 240)), R::Dhcp),
+        pass("a DHCPv6 client that asks the gateway", packet_v6(GATEWAY_V6, udp(546, 547, 60)), R::Dhcp),
+        answer("DHCP to the internet, as a tunnel would send", v4(udp(68, 67, 240)), R::UdpRefused, Reply::Icmp(3, 13)),
+        answer("DHCPv6 to the internet", v6(udp(546, 547, 60)), R::UdpRefused, Reply::Icmp(1, 1)),
+        drop(
+            "DHCPv6 to a group beyond the link",
+            packet_v6([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3], udp(546, 547, 60)),
+            R::DestinationAddress,
+        ),
         drop("a DHCP server among the guests", v4(udp(67, 68, 240)), R::DhcpServer),
         drop("a DHCPv6 server among the guests", v6(udp(547, 546, 60)), R::DhcpServer),
         // ICMP
@@ -212,11 +233,58 @@ fn rows() -> Vec<Row> {
             R::NeighborDiscovery,
         ),
         pass(
-            "a neighbour advertisement",
-            with_v6(v6(Payload::Icmpv6(136)), |p| p.hop_limit = 255),
+            "a neighbour advertisement to the gateway",
+            with_v6(packet_v6(GATEWAY_V6, Payload::Icmpv6(136)), |p| p.hop_limit = 255),
             R::NeighborDiscovery,
         ),
-        pass("a router solicitation", with_v6(v6(Payload::Icmpv6(133)), |p| p.hop_limit = 255), R::NeighborDiscovery),
+        pass(
+            "one to a link-local address",
+            with_v6(packet_v6(LINK_LOCAL_V6, Payload::Icmpv6(136)), |p| (p.source, p.hop_limit) = (CLIENT_V6, 255)),
+            R::NeighborDiscovery,
+        ),
+        drop(
+            "a neighbour solicitation to the internet, as a tunnel would send",
+            with_v6(v6(Payload::Icmpv6(135)), |p| p.hop_limit = 255),
+            R::Icmp,
+        ),
+        drop(
+            "one to a multicast group beyond the link",
+            with_v6(packet_v6([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], Payload::Icmpv6(135)), |p| {
+                p.hop_limit = 255;
+            }),
+            R::Icmp,
+        ),
+        drop(
+            "a neighbour solicitation that is too short",
+            with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 135, code: 0, len: 23 }), |p| {
+                p.hop_limit = 255;
+            }),
+            R::Icmp,
+        ),
+        drop(
+            "one with a code",
+            with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 135, code: 1, len: 24 }), |p| {
+                p.hop_limit = 255;
+            }),
+            R::Icmp,
+        ),
+        pass(
+            "a router solicitation of eight bytes",
+            with_v6(packet_v6(ALL_NODES_V6, Payload::ShortIcmpv6 { kind: 133, code: 0, len: 8 }), |p| {
+                p.hop_limit = 255;
+            }),
+            R::NeighborDiscovery,
+        ),
+        drop(
+            "a listener report to one station",
+            with_v6(v6(Payload::RouterAlert(143)), |p| p.hop_limit = 1),
+            R::Ipv6Extension,
+        ),
+        pass(
+            "a router solicitation",
+            with_v6(packet_v6(ALL_NODES_V6, Payload::Icmpv6(133)), |p| p.hop_limit = 255),
+            R::NeighborDiscovery,
+        ),
         drop(
             "neighbour discovery that crossed a router",
             with_v6(v6(Payload::Icmpv6(135)), |p| p.hop_limit = 254),
@@ -381,9 +449,11 @@ fn rows() -> Vec<Row> {
             Reply::Tcp { flags: SYN | ACK, words: 6, acknowledges: Some(1) },
         ),
         drop("the ACK of our handshake", v4(intercepted(ACK, 0, 0)), R::HttpAckOnly),
-        drop("a request, while no responder is there", v4(intercepted(ACK | PSH, 70, 0)), R::ResponderAbsent),
-        drop("a request over IPv6", v6(intercepted(ACK | PSH, 70, 0)), R::ResponderAbsent),
-        drop("a request in a jumbo frame", v6(intercepted(ACK | PSH, 3000, 0)), R::ResponderAbsent),
+        redirect("a request", v4(intercepted(ACK | PSH, 70, 0))),
+        redirect("a request over IPv6", v6(intercepted(ACK | PSH, 70, 0))),
+        redirect("a request in a jumbo frame, cut to what the responder takes", v6(intercepted(ACK | PSH, 3000, 0))),
+        redirect("the bare FIN behind a request", v4(behind(intercepted(ACK | FIN, 0, 0), 70))),
+        redirect("the same over IPv6", v6(behind(intercepted(ACK | FIN, 0, 0), 70))),
         answer(
             "a client that closes without a request",
             v4(intercepted(ACK | FIN, 0, 0)),
@@ -445,12 +515,21 @@ fn the_verdict_table_holds_in_the_kernel_and_on_the_host() {
 
 #[test]
 fn every_reason_has_a_row() {
-    // The first has no table to be in (a gate without configuration); the second is tested with a responder in the
-    // namespaces; the third is the kernel's refusal, which nothing here can bring about.
-    let elsewhere = [Reason::ConfigMissing, Reason::HttpRequest, Reason::AnswerFailed];
+    // The first two have tests of their own; the third is the kernel's refusal, which nothing here can bring about.
+    let elsewhere = [Reason::ConfigMissing, Reason::ResponderAbsent, Reason::AnswerFailed];
     let rows = rows();
     for reason in Reason::ALL.iter().filter(|reason| !elsewhere.contains(reason)) {
         assert!(rows.iter().any(|row| row.reason == *reason), "{reason:?} has no row");
+    }
+}
+
+#[test]
+fn without_a_responder_a_request_is_dropped_and_counted() {
+    let mut bench = Bench::without_responder();
+    for frame in [v4(intercepted(ACK | PSH, 70, 0)), v6(intercepted(ACK | PSH, 70, 0))] {
+        let (kernel, host) = bench.run(|cookies| frame.to_bytes(cookies));
+        assert_eq!((kernel.action, kernel.reason), (Action::Drop, Reason::ResponderAbsent));
+        assert_eq!(kernel, host);
     }
 }
 
@@ -522,6 +601,9 @@ fn check_reply(expected: Reply, cause: &[u8], outcome: &Outcome) -> Result<(), S
             if asked.ack {
                 demand(tcp.sequence_number == asked.acknowledgment_number, "wrong sequence number")?;
             }
+            if words == 6 {
+                demand(tcp.options.as_slice() == [2, 4, 0x04, 0xc4], "not the one option, an MSS of 1220")?;
+            }
             demand(payload.is_empty(), "data in an answer")
         }
         (Reply::Icmp(kind, code), TransportHeader::Icmpv4(_) | TransportHeader::Icmpv6(_)) => {
@@ -532,7 +614,9 @@ fn check_reply(expected: Reply, cause: &[u8], outcome: &Outcome) -> Result<(), S
             };
             demand((icmp[0], icmp[1]) == (kind, code), &format!("type {} code {}", icmp[0], icmp[1]))?;
             let network_at = 14 + 4 * usize::from(!asked.link_exts.is_empty()) * asked.link_exts.len();
-            demand(cause[network_at..].starts_with(payload), "the quote is not the start of the packet")
+            demand(cause[network_at..].starts_with(payload), "the quote is not the start of the packet")?;
+            let header = if matches!(transport, TransportHeader::Icmpv4(_)) { 20 } else { 40 };
+            demand(payload.len() == header + 8, "the quote is not the header and eight bytes")
         }
         _ => Err("another kind of answer".into()),
     }
