@@ -263,6 +263,7 @@ mod tests {
     use super::{
         super::{
             answers::Family,
+            heap_tests,
             request::tests::nearly_a_request,
             segment::tests::{frame, tcp, verify},
         },
@@ -276,13 +277,16 @@ mod tests {
         CookieKeys::new(std::array::from_fn(|i| Key([i as u64 + 1, 99])))
     }
 
-    fn exchange() -> Exchange {
-        let policy = Policy {
+    fn policy() -> Policy {
+        Policy {
             answers: Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").unwrap(),
             probes: Probes::new([]),
             limits: Limits::default(),
-        };
-        Exchange::new(Arc::new(policy), Arc::default())
+        }
+    }
+
+    fn exchange() -> Exchange {
+        Exchange::new(Arc::new(policy()), Arc::default())
     }
 
     /// A client with its handshake behind it.
@@ -343,7 +347,7 @@ mod tests {
         }
     }
 
-    /// Whether a segment with these numbers is taken for the first one: rightly, or once in 128 times wrongly (see `Phase`).
+    /// Whether a segment with these numbers is taken for the first one: rightly, or seldom wrongly (see `Phase`).
     fn is_first(client: &Client, offset: usize) -> bool {
         let path = Segment::read(&client.frame(0, b"", false)).unwrap().path;
         let phase = phase(&keys(), &path.tuple(), client.seq(offset), client.ack, NOW);
@@ -471,6 +475,44 @@ mod tests {
 
             let closed = send_any(&mut self::exchange(), &client, &client.frame(0, b"", true), NOW);
             assert_eq!(closed, Some((1, Sent::Fin)), "no request at all");
+        }
+    }
+
+    #[test]
+    fn the_account_of_memory_is_honest() {
+        let tuple = Segment::read(&Client::new(Family::V6, 1).frame(0, b"", false)).unwrap().path.tuple();
+        let policy = policy();
+        let table = [
+            ("each request of another client", 1_000_000, 1),
+            ("some clients with many requests", 20, 1),
+            ("some clients with long requests", 50, 1400),
+        ];
+        for (kib, (sentence, clients, size)) in
+            [16, 64, 1024, 4096].into_iter().flat_map(|kib| table.map(|row| (kib, row)))
+        {
+            let mut held = 0;
+            let mut bytes = b"GET /".to_vec();
+            bytes.resize(1400, b'a');
+            let peak = heap_tests::peak_of(|| {
+                let mut table = Reassembly::new(Limits::per_worker(kib << 10, 1).unwrap());
+                for i in 0..5000u32 {
+                    let client = (i.wrapping_mul(0x9e37_79b1) % clients).to_be_bytes();
+                    let station = ([0, 0, client[0], client[1], client[2], client[3]], Tags::default());
+                    let connection = Connection { tuple, ack: i };
+                    let (bytes, length) = (&bytes[..size], size as u32);
+                    let piece = Piece { seq: 0, bytes, length, fin: false, push: true, first: true };
+                    table.receive(station, connection, piece, 0, &policy);
+                    // Some are answered, and make room for others at places all over the maps.
+                    if i % 7 < 4 {
+                        let end = Piece { seq: length, bytes: b"\n\n", length: 2, first: false, ..piece };
+                        table.receive(station, connection, end, 0, &policy);
+                    }
+                    held = held.max(table.bytes());
+                }
+            });
+            eprintln!("{sentence}, {kib} KiB: {held} bytes by the account, {peak} of heap");
+            assert!(peak <= held, "{sentence}, {kib} KiB: {held} bytes by the account, {peak} of heap");
+            assert!(peak * 3 > held, "{sentence}, {kib} KiB: {held} bytes by the account, only {peak} of heap");
         }
     }
 

@@ -26,7 +26,7 @@
 //!   FIN that comes before that is a tail loss probe. So it is ignored, and it is no orphan: there is nothing in it that
 //!   would have to be answered, and the plain answer might be another than the one in flight.
 //! - on nothing, where the client's stream begins: it has closed without a request, and so do we. The mark of a first segment
-//!   is wrong once in 128 times. Then the answer left before our FIN, by the same ring, and the client discards this second,
+//!   is seldom wrong (see `Phase`). Then the answer left before our FIN, by the same ring, and the client discards this second,
 //!   shorter FIN as old. Only if the answer was lost as well does that client get an empty response.
 
 use std::{
@@ -45,7 +45,7 @@ const RECORD_IDLE_NS: u64 = 30_000_000_000;
 /// that, as a tail loss probe (RFC 8985 section 7).
 const ORPHAN_PATIENCE_NS: u64 = 500_000_000;
 /// How far a stream may reach from its first byte: our window, and the longest request that is kept. A segment within is of
-/// this stream, even if it is marked as a first one; the mark is wrong once in 128 times.
+/// this stream, even if it is marked as a first one: the mark is seldom wrong, but it can be (see `Phase`).
 const SAME_STREAM: u32 = 2 * 65_536;
 /// What an entry takes beside the request's bytes: its places in the maps below, at their emptiest (a hash table that has just
 /// doubled, B-tree nodes with five of eleven places taken), and what the allocator adds. A test measures it.
