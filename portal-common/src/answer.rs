@@ -6,7 +6,7 @@ use core::num::NonZeroUsize;
 
 use crate::{
     checksum::Sum,
-    decide::Family,
+    family::Family,
     frame::Frame,
     protocol::{self as p, TcpFlags},
 };

@@ -6,6 +6,7 @@ use crate::{
     answer::{Answer, ICMPV4_ANSWER_LEN, ICMPV6_ANSWER_LEN, Kind, TCP_LEN_WITH_MSS},
     checksum::Sum,
     cookie::{self, FourTuple, Phase},
+    family::Family,
     frame::Frame,
     protocol::{self as p, TcpFlags, icmpv6},
     reason::Reason,
@@ -122,26 +123,6 @@ impl Link {
 #[inline(always)]
 const fn is_tag(ether_type: u16) -> bool {
     ether_type == p::ETHER_VLAN || ether_type == p::ETHER_SERVICE_VLAN
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4, with a header of 20 bytes.
-    V4,
-    /// IPv6, with a header of 40 bytes.
-    V6,
-}
-
-impl Family {
-    /// The length of the header without options or extensions, bytes.
-    #[inline(always)]
-    pub const fn header_len(self) -> usize {
-        match self {
-            Self::V4 => 20,
-            Self::V6 => 40,
-        }
-    }
 }
 
 /// What the transport rules need to know of the network header.

@@ -9,6 +9,7 @@ pub mod answer;
 pub mod checksum;
 pub mod cookie;
 pub mod decide;
+pub mod family;
 pub mod frame;
 mod protocol;
 pub mod reason;
@@ -17,4 +18,5 @@ pub mod tables;
 #[cfg(feature = "user")]
 mod user;
 
+pub use family::Family;
 pub use reason::Reason;

@@ -12,7 +12,7 @@ use portal_common::{
     cookie::{RESPONSE_MAX, RESPONSE_MIN},
 };
 
-pub use portal_common::decide::Family;
+pub use portal_common::Family;
 
 /// The status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
