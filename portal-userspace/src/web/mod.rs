@@ -156,7 +156,7 @@ async fn start(State(shared): State<Arc<Shared>>, Extension(client): Extension<C
     let page = match client {
         Client::Known(mac) => match shared.sessions.show(mac) {
             Ok(ClientView { remaining_seconds, .. }) => {
-                Page::Online { remaining: Duration::from_secs(remaining_seconds) }
+                Page::Online { remaining: remaining_seconds.map(Duration::from_secs) }
             }
             Err(SessionError::NotFound(_)) => Page::Terms,
             Err(error) => failed(mac, &error),

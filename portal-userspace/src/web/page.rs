@@ -13,8 +13,8 @@ use minijinja::{Environment, Value, context};
 pub(super) enum Page {
     /// The terms, and the button that accepts them.
     Terms,
-    /// The client has a session that lasts this much longer.
-    Online { remaining: Duration },
+    /// The client has a session that lasts this much longer; None: without end.
+    Online { remaining: Option<Duration> },
     /// The form came without the acceptance.
     NotAccepted,
     /// The address that asks is no neighbour on the guest network.
@@ -105,7 +105,12 @@ fn words(page: Page) -> Words {
             StatusCode::OK,
             "online",
             "You are online",
-            format!("This device is connected for another {}. You can close this page.", spoken(remaining)),
+            match remaining {
+                Some(remaining) => {
+                    format!("This device is connected for another {}. You can close this page.", spoken(remaining))
+                }
+                None => "This device is connected. You can close this page.".into(),
+            },
             "",
         ),
         Page::NotAccepted => (
