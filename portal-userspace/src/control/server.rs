@@ -74,7 +74,7 @@ impl Control {
                     Ok((stream, _)) => match Peer::of(&stream) {
                         Ok(peer) => {
                             // No place: the connection is closed, and portalctl says so.
-                            if let Some(place) = places.take(peer.uid) {
+                            if let Ok(place) = places.take(peer.uid) {
                                 let router = router.clone();
                                 connections.spawn(async move {
                                     serve::connection(stream, &router, peer).await;

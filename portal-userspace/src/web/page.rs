@@ -21,6 +21,8 @@ pub(super) enum Page {
     UnknownDevice,
     /// The form was sent by another site's page.
     CrossSite,
+    /// The form was sent to us under a name that is not ours.
+    WrongName,
     /// Every place in the session table is taken.
     Full,
     /// There is nothing here.
@@ -53,11 +55,16 @@ impl Pages {
 
     /// The page as an answer.
     pub(super) fn render(&self, page: Page) -> Response {
+        self.render_with_link(page, "/")
+    }
+
+    /// The page as an answer, with its link to this URL.
+    pub(super) fn render_with_link(&self, page: Page, href: &str) -> Response {
         let Words { status, kind, heading, text, link } = words(page);
         let nonce = nonce();
         let html = self.environment.get_template(TEMPLATE).and_then(|template| {
             let (title, terms, length) = (self.title.clone(), self.terms.clone(), self.length.clone());
-            template.render(context! { title, terms, length, kind, heading, text, link, nonce => nonce.as_str() })
+            template.render(context! { title, terms, length, kind, heading, text, link, href, nonce => nonce.as_str() })
         });
         match html {
             Ok(html) => {
@@ -135,6 +142,13 @@ fn words(page: Page) -> Words {
             "Please use this page's own button",
             "The request came from another website, so nothing was changed.".into(),
             start,
+        ),
+        Page::WrongName => (
+            StatusCode::FORBIDDEN,
+            "message",
+            "Please use the network's own page",
+            "This network's login page has another address, so nothing was changed.".into(),
+            "To the login page",
         ),
         Page::Full => (
             StatusCode::SERVICE_UNAVAILABLE,
