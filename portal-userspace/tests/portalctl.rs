@@ -133,6 +133,12 @@ fn an_operator_lets_a_client_in_sees_it_and_logs_it_out() {
     assert!(!names(&daemon.ok("drops --json")).contains(&"authorized".into()));
     assert!(names(&daemon.ok("drops --all --json")).contains(&"authorized".into()));
     assert_eq!(daemon.ok(&format!("revoke {PHONE}")), format!("{PHONE} is logged out.\n"));
+    let text = daemon.ok(&format!("allow {PHONE} --for forever"));
+    assert_eq!(text, format!("{PHONE} is let through until it is revoked or the gateway restarts.\n"));
+    for words in ["clients list", "clients show 02:00:5e:10:00:01"] {
+        assert!(daemon.ok(words).contains(" forever"), "{words}");
+    }
+    assert_eq!(json(&daemon.ok("clients list --json"))["clients"][0]["remaining_seconds"], serde_json::Value::Null);
 }
 
 #[test]
@@ -163,6 +169,10 @@ fn what_can_go_wrong_is_said_with_its_remedy_and_exit_code() {
         ("revoke 00:00:00:00:00:00", 2, vec!["zero address"]),
         ("allow 02:00:5e:10:00:02 --for soon", 2, vec!["not a duration", "8h"]),
         ("allow 02:00:5e:10:00:02 --for 0s", 2, vec!["from 1s"]),
+        ("allow 02:00:5e:10:00:02 --for 1500ms", 2, vec!["whole seconds"]),
+        ("man nonsense", 2, vec!["no command `nonsense`", "allow, revoke"]),
+        ("man allow nonsense", 2, vec!["no commands of its own"]),
+        ("man clients nonsense", 2, vec!["list, show"]),
         ("alow", 2, vec!["allow"]),
         ("clients", 2, vec!["list"]),
         ("", 2, vec!["Usage"]),
@@ -227,8 +237,16 @@ fn a_reader_that_has_enough_is_no_failure() {
 #[test]
 fn completions_and_manual_need_no_daemon() {
     let nowhere = Path::new("/nonexistent/portald.sock");
-    for words in ["completions bash", "completions zsh", "completions fish", "man", "man allow", "--help", "--version"]
-    {
+    for words in [
+        "completions bash",
+        "completions zsh",
+        "completions fish",
+        "man",
+        "man allow",
+        "man clients show",
+        "--help",
+        "--version",
+    ] {
         let output = run(nowhere, words);
         assert!(output.status.success() && output.stdout.len() > 10, "{words}: {output:?}");
     }

@@ -1,6 +1,6 @@
 //! The words that `portalctl` understands.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -22,7 +22,7 @@ pub(super) struct Cli {
     /// portald's control socket
     #[arg(long, global = true, value_name = "PATH", env = "PORTAL_SOCKET", default_value = DEFAULT_SOCKET)]
     pub(super) socket: PathBuf,
-    /// Print JSON, with a stable schema; errors too, on standard error
+    /// Print JSON, with a stable schema; on standard error too, but for wrong usage
     #[arg(long, global = true)]
     pub(super) json: bool,
     #[command(subcommand)]
@@ -42,9 +42,10 @@ pub(super) enum Command {
     Allow {
         /// The client's MAC address, as 02:00:5e:10:00:01, 02-00-5e-10-00-01 or 0200.5e10.0001
         mac: Mac,
-        /// How long from now, as 45m, 2h or "1d 12h" [default: as long as a login]
+        /// How long from now, as 45m, 2h or "1d 12h"; or `forever`: until it is revoked or the gateway restarts [default:
+        /// as long as a login]
         #[arg(long = "for", value_name = "TIME")]
-        length: Option<SessionLength>,
+        length: Option<AllowFor>,
     },
     /// Log a client out; when this returns, it is a stranger
     Revoke {
@@ -64,9 +65,24 @@ pub(super) enum Command {
     },
     /// Print the manual page, as `portalctl man | man -l -`
     Man {
-        /// The command, as `allow`; none for portalctl itself
-        page: Option<String>,
+        /// The command, as `allow` or `clients list`; none for portalctl itself
+        page: Vec<String>,
     },
+}
+
+/// How long a client is let through.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AllowFor {
+    Time(SessionLength),
+    Forever,
+}
+
+impl FromStr for AllowFor {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "forever" { Ok(Self::Forever) } else { text.parse().map(Self::Time) }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,8 +12,11 @@ use std::{
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
-use self::args::{Cli, ClientsCommand, Command};
-use crate::control::{Client, ClientError, api::ErrorBody};
+use self::args::{AllowFor, Cli, ClientsCommand, Command};
+use crate::control::{
+    Client, ClientError,
+    api::{AllowRequest, ErrorBody},
+};
 
 /// Refused or failed.
 const FAILED: u8 = 1;
@@ -26,19 +29,18 @@ const USAGE: u8 = 2;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(e) => {
-            // Help and version are asked for; the rest is wrong usage. Nothing can be done where the terminal is gone.
-            let _: io::Result<()> = e.print();
-            return if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(e) => return usage(&e),
     };
-    let answer = match cli.command {
+    let answer = match &cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "portalctl", &mut script);
+            clap_complete::generate(*shell, &mut Cli::command(), "portalctl", &mut script);
             Ok(script)
         }
-        Command::Man { page } => Ok(man(page.as_deref())),
+        Command::Man { page } => match man(page) {
+            Ok(page) => Ok(page),
+            Err(e) => return usage(&e),
+        },
         _ => ask(&cli).map(String::into_bytes),
     };
     match answer {
@@ -65,6 +67,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Help and version are asked for; the rest is wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be done where the terminal is gone.
+    let _: io::Result<()> = error.print();
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
 fn ask(cli: &Cli) -> Result<String, ClientError> {
     let client = Client::new(&cli.socket);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -86,7 +95,14 @@ fn ask(cli: &Cli) -> Result<String, ClientError> {
                 if cli.json { json(&view) } else { output::client(&view) }
             }
             Command::Allow { mac, length } => {
-                let view = client.allow(*mac, length.map(crate::config::SessionLength::get)).await?;
+                let request = match length {
+                    None => AllowRequest::default(),
+                    Some(AllowFor::Time(time)) => {
+                        AllowRequest { for_seconds: Some(time.get().as_secs()), ..AllowRequest::default() }
+                    }
+                    Some(AllowFor::Forever) => AllowRequest { forever: true, ..AllowRequest::default() },
+                };
+                let view = client.allow(*mac, request).await?;
                 if cli.json { json(&view) } else { output::allowed(&view) }
             }
             Command::Revoke { mac } => {
@@ -109,16 +125,26 @@ fn json(answer: &impl Serialize) -> String {
 }
 
 /// The manual page of `portalctl`, or of one of its commands.
-fn man(page: Option<&str>) -> Vec<u8> {
-    let mut command = Cli::command().disable_help_subcommand(true);
-    command.build();
-    let command = match page {
-        Some(name) => command.find_subcommand(name).cloned().unwrap_or(command),
-        None => command,
-    };
+fn man(page: &[String]) -> Result<Vec<u8>, clap::Error> {
+    let mut root = Cli::command().disable_help_subcommand(true);
+    root.build();
+    let mut command = &root;
+    for name in page {
+        command = match command.find_subcommand(name) {
+            Some(found) => found,
+            None => {
+                let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+                let message = match known.as_slice() {
+                    [] => format!("`{}` has no commands of its own", command.get_name()),
+                    known => format!("there is no command `{name}`; known here: {}", known.join(", ")),
+                };
+                return Err(root.error(clap::error::ErrorKind::InvalidSubcommand, message));
+            }
+        };
+    }
     let mut text = Vec::new();
-    clap_mangen::Man::new(command).render(&mut text).expect("writing to a Vec does not fail");
-    text
+    clap_mangen::Man::new(command.clone()).render(&mut text).expect("writing to a Vec does not fail");
+    Ok(text)
 }
 
 #[cfg(test)]

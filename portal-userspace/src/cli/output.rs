@@ -85,8 +85,7 @@ pub(super) fn client(view: &ClientView) -> String {
     let mut table = table();
     table.add_row(["client", view.mac.to_string().as_str()]);
     table.add_row(["online", &format!("{}, since {}", spoken(view.online_seconds), view.started_at)]);
-    let until =
-        view.expires_at.as_ref().map_or_else(|| "without end".to_owned(), |t| format!("{}, until {t}", left(view)));
+    let until = view.expires_at.as_ref().map_or_else(|| left(view), |t| format!("{}, until {t}", left(view)));
     table.add_row(["left", until.as_str()]);
     table.add_row(["addresses", addresses(view).as_str()]);
     print(table, &[])
@@ -95,7 +94,7 @@ pub(super) fn client(view: &ClientView) -> String {
 pub(super) fn allowed(view: &ClientView) -> String {
     match &view.expires_at {
         Some(until) => format!("{} is let through for {}, until {until}.\n", view.mac, left(view)),
-        None => format!("{} is let through without end.\n", view.mac),
+        None => format!("{} is let through until it is revoked or the gateway restarts.\n", view.mac),
     }
 }
 
@@ -124,7 +123,7 @@ pub(super) fn drops(drops: &Drops) -> String {
 }
 
 fn left(view: &ClientView) -> String {
-    if view.expires_at.is_some() { spoken(view.remaining_seconds) } else { "without end".into() }
+    view.remaining_seconds.map_or_else(|| "forever".into(), spoken)
 }
 
 fn addresses(view: &ClientView) -> String {

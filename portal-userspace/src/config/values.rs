@@ -196,7 +196,7 @@ impl TryFrom<PathBuf> for AbsolutePath {
     }
 }
 
-/// How long a session lasts: 1 second to 3650 days.
+/// How long a session lasts: 1 second to 3650 days, in whole seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionLength(Duration);
@@ -218,8 +218,10 @@ impl TryFrom<Duration> for SessionLength {
     type Error = String;
 
     fn try_from(length: Duration) -> Result<Self, String> {
-        if length < Duration::from_secs(1) || length > LONGEST_SESSION {
-            return Err(format!("a session lasts from 1s to 3650days, not {}", humantime::format_duration(length)));
+        // The control API speaks in seconds: what it would round is refused.
+        if length < Duration::from_secs(1) || length > LONGEST_SESSION || length.subsec_nanos() != 0 {
+            let length = humantime::format_duration(length);
+            return Err(format!("a session lasts from 1s to 3650days in whole seconds, not {length}"));
         }
         Ok(Self(length))
     }

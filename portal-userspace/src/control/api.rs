@@ -99,8 +99,11 @@ pub struct ClientList {
 #[serde(deny_unknown_fields)]
 pub struct AllowRequest {
     /// How long the session lasts from now, in seconds; None: as long as a login's.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_seconds: Option<u64>,
+    /// Whether it lasts until it is revoked or the machine restarts; not beside `for_seconds`.
+    #[serde(default)]
+    pub forever: bool,
 }
 
 /// The answer to `DELETE /v1/clients/{mac}`.

@@ -96,9 +96,8 @@ impl Client {
     }
 
     /// Lets a client through. When this returns, the kernel has it.
-    pub async fn allow(&self, mac: Mac, length: Option<Duration>) -> Result<ClientView, ClientError> {
-        let body = AllowRequest { for_seconds: length.map(|l| l.as_secs()) };
-        self.call(Method::PUT, &format!("/v1/clients/{mac}"), Some(body)).await
+    pub async fn allow(&self, mac: Mac, request: AllowRequest) -> Result<ClientView, ClientError> {
+        self.call(Method::PUT, &format!("/v1/clients/{mac}"), Some(request)).await
     }
 
     /// Makes a client a stranger. When this returns, it is one.

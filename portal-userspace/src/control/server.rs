@@ -35,6 +35,8 @@ use crate::{
 
 /// Largest body, in bytes: ours has 40.
 const BODY_BYTES: usize = 4096;
+/// What the API takes, for those who ask for something else.
+const METHODS: &str = "GET for /v1/status, /v1/clients and /v1/drops; GET, PUT and DELETE for /v1/clients/{mac}";
 /// Open connections, all users together.
 const CONNECTIONS: usize = 64;
 
@@ -72,7 +74,7 @@ impl Control {
                     Ok((stream, _)) => match Peer::of(&stream) {
                         Ok(peer) => {
                             // No place: the connection is closed, and portalctl says so.
-                            if let Some(place) = places.take(peer.uid) {
+                            if let Ok(place) = places.take(peer.uid) {
                                 let router = router.clone();
                                 connections.spawn(async move {
                                     serve::connection(stream, &router, peer).await;
@@ -101,14 +103,14 @@ fn router(control: Arc<Control>) -> Router {
         .route("/v1/clients/{mac}", routing::get(show).put(allow).delete(revoke))
         .route("/v1/drops", routing::get(drops))
         .fallback(async || {
-            ApiError::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing at this path", "see /v1/status")
+            ApiError::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing at this path", METHODS)
         })
         .method_not_allowed_fallback(async || {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "not with this method",
-                "see the README",
+                "this path does not take that method",
+                METHODS,
             )
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
@@ -131,7 +133,7 @@ async fn authorise(
 }
 
 async fn status(State(control): State<Arc<Control>>) -> Result<Json<Status>, ApiError> {
-    let online = blocking(&control, SessionService::list).await?.len();
+    let online = blocking(&control, SessionService::count).await?;
     let counters = control.counters.read().map_err(ApiError::internal)?;
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -155,6 +157,9 @@ async fn show(State(control): State<Arc<Control>>, Path(mac): Path<String>) -> R
     with_addresses(&control, view).await
 }
 
+/// What [`allow`] takes.
+const ALLOW_BODY: &str = "send {\"for_seconds\": 7200} or {\"forever\": true}, or nothing for as long as a login lasts";
+
 async fn allow(
     State(control): State<Arc<Control>>,
     Path(mac): Path<String>,
@@ -169,12 +174,22 @@ async fn allow(
         AllowRequest::default()
     } else {
         serde_json::from_slice(&body).map_err(|e| {
-            let remedy = "send {\"for_seconds\": 7200}, or nothing for the configured time";
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_request", format!("the body can't be read: {e}"), remedy)
+            ApiError::new(StatusCode::BAD_REQUEST, "bad_request", format!("the body can't be read: {e}"), ALLOW_BODY)
         })?
     };
-    let length = request.for_seconds.map(Duration::from_secs);
-    let view = blocking(&control, move |sessions| sessions.allow(mac, length)).await?;
+    let view = match request {
+        AllowRequest { for_seconds, forever: false } => {
+            let length = for_seconds.map(Duration::from_secs);
+            blocking(&control, move |sessions| sessions.allow(mac, length)).await?
+        }
+        AllowRequest { for_seconds: None, forever: true } => {
+            blocking(&control, move |sessions| sessions.allow_forever(mac)).await?
+        }
+        AllowRequest { for_seconds: Some(_), forever: true } => {
+            let message = "`for_seconds` and `forever` contradict each other";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, ALLOW_BODY));
+        }
+    };
     tracing::info!(client = %mac, until = view.expires_at, "allowed by the operator");
     with_addresses(&control, view).await
 }
@@ -211,6 +226,8 @@ fn parse(mac: &str) -> Result<Mac, ApiError> {
     })
 }
 
+/// Runs what walks over the session table, or may have to. What is one client's takes microseconds, on no lock that is
+/// held for longer, and needs no thread of its own.
 async fn blocking<T: Send + 'static>(
     control: &Arc<Control>,
     work: impl FnOnce(&SessionService) -> Result<T, SessionError> + Send + 'static,

@@ -17,13 +17,20 @@ use tokio::{
     sync::watch,
 };
 
-use super::{api::GateInfo, *};
+use super::{
+    api::{AllowRequest, GateInfo},
+    *,
+};
 use crate::{
     config::GroupName,
     datapath::{counters::CounterReader, sessions::SessionTable},
     net::{Mac, Neighbour, Neighbours, NetError},
     session::SessionService,
 };
+
+fn seconds(n: u64) -> AllowRequest {
+    AllowRequest { for_seconds: Some(n), ..AllowRequest::default() }
+}
 
 /// Every station has two addresses.
 struct Two;
@@ -106,11 +113,11 @@ async fn the_client_and_the_server_agree() {
     assert_eq!(status.pid, std::process::id());
     assert_eq!(status.responder["requests"], 5);
 
-    let view = client.allow(mac(1), Some(Duration::from_hours(2))).await.unwrap();
-    assert_eq!(view.remaining_seconds, 7200);
+    let view = client.allow(mac(1), seconds(7200)).await.unwrap();
+    assert_eq!(view.remaining_seconds, Some(7200));
     assert_eq!(view.addresses, ADDRESSES.map(|a| a.parse::<IpAddr>().unwrap()));
     assert!(daemon.sessions.show(mac(1)).is_ok(), "the kernel has it");
-    client.allow(mac(0), None).await.unwrap();
+    client.allow(mac(0), AllowRequest::default()).await.unwrap();
     let list = client.clients().await.unwrap().clients;
     assert_eq!(list.iter().map(|c| (c.mac, c.addresses.len())).collect::<Vec<_>>(), [(mac(0), 0), (mac(1), 2)]);
     assert_eq!(client.client(mac(1)).await.unwrap().mac, mac(1));
@@ -130,11 +137,10 @@ async fn the_client_and_the_server_agree() {
 async fn a_full_table_and_bad_lengths_are_refused_by_code() {
     let daemon = daemon(1, Access::new(None));
     let client = Client::new(daemon.socket());
-    assert_eq!(client.allow(mac(1), Some(Duration::ZERO)).await.unwrap_err().info().code, "bad_length");
-    let long = Duration::from_secs(u64::MAX);
-    assert_eq!(client.allow(mac(1), Some(long)).await.unwrap_err().info().code, "bad_length");
-    client.allow(mac(1), None).await.unwrap();
-    let error = client.allow(mac(2), None).await.unwrap_err().info();
+    assert_eq!(client.allow(mac(1), seconds(0)).await.unwrap_err().info().code, "bad_length");
+    assert_eq!(client.allow(mac(1), seconds(u64::MAX)).await.unwrap_err().info().code, "bad_length");
+    client.allow(mac(1), AllowRequest::default()).await.unwrap();
+    let error = client.allow(mac(2), AllowRequest::default()).await.unwrap_err().info();
     assert_eq!(error.code, "table_full");
     assert!(error.remedy.contains("limits.clients"));
 }
@@ -163,6 +169,12 @@ async fn what_curl_can_send_gets_a_status_a_code_and_a_remedy() {
             "400",
             "bad_request",
         ),
+        (
+            "for an hour and forever",
+            "PUT /v1/clients/02:00:5e:10:00:01 HTTP/1.1\r\nHost: a\r\nContent-Length: 37\r\n\r\n{\"for_seconds\":3600,\"forever\":true   }",
+            "400",
+            "bad_request",
+        ),
         ("a bad query", "GET /v1/drops?all=perhaps HTTP/1.1\r\nHost: a\r\n\r\n", "400", "bad_request"),
         ("10 MB", &big, "413", "bad_request"),
     ];
@@ -174,16 +186,22 @@ async fn what_curl_can_send_gets_a_status_a_code_and_a_remedy() {
         assert!(!body.error.message.is_empty() && !body.error.remedy.is_empty(), "{sentence}");
     }
     assert!(daemon.raw(b"\x16\x03\x01\0\0").await.starts_with("HTTP/1.1 400 "));
+    let forever =
+        "PUT /v1/clients/02:00:5e:10:00:01 HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n{\"forever\":true}";
+    let answer = daemon.raw(forever.as_bytes()).await;
+    assert!(answer.contains("\"expires_at\":null") && answer.contains("\"remaining_seconds\":null"), "{answer}");
+    let answer = daemon.raw(b"POST /v1/clients HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(answer.contains("GET, PUT and DELETE for /v1/clients/{mac}"), "{answer}");
     let allow = "PUT /v1/clients/0200.5e10.0001 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
     assert!(daemon.raw(allow.as_bytes()).await.starts_with("HTTP/1.1 200 "));
-    assert_eq!(daemon.sessions.show(mac(1)).unwrap().remaining_seconds, 8 * 3600);
+    assert_eq!(daemon.sessions.show(mac(1)).unwrap().remaining_seconds, Some(8 * 3600));
 }
 
 #[tokio::test]
 async fn the_json_schema_is_stable() {
     let daemon = daemon(8, Access::new(None));
     let client = Client::new(daemon.socket());
-    client.allow(mac(1), None).await.unwrap();
+    client.allow(mac(1), AllowRequest::default()).await.unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     let status = serde_json::to_value(client.status().await.unwrap()).unwrap();
     assert_eq!(keys(&status), "clients gate packets pid responder uptime_seconds version");

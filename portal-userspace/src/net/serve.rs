@@ -1,7 +1,7 @@
 //! Serving HTTP/1 to whoever connects, within fixed bounds of number and time.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     hash::Hash,
     io,
     pin::pin,
@@ -17,11 +17,12 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
-/// How long a client may take to send the head of its request.
-const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of its request: a phone with poor reception repeats a lost segment after 1 s
+/// and again after 3 s (RFC 6298 section 5).
+const HEAD_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may last, from accepting it to the last byte of the answer.
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
 /// How long the rest of a request that was answered early is still read.
@@ -110,17 +111,29 @@ impl<K: Clone + Eq + Hash> Places<K> {
         Self { taken, total, each }
     }
 
-    /// A place for this client until the guard is dropped; None where it has all of its own, or none is left.
-    pub(crate) fn take(&self, client: K) -> Option<Place<K>> {
+    /// A place for this client until the guard is dropped.
+    pub(crate) fn take(&self, client: K) -> Result<Place<K>, NoPlace> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let own = taken.each.get(&client).copied().unwrap_or(0);
-        if taken.sum >= self.total || own >= self.each {
-            return None;
+        if own >= self.each {
+            return Err(NoPlace::Own);
+        }
+        if taken.sum >= self.total {
+            return Err(NoPlace::Any);
         }
         taken.sum += 1;
         taken.each.insert(client.clone(), own + 1);
-        Some(Place { places: self.clone(), client })
+        Ok(Place { places: self.clone(), client })
     }
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// The client has all of its own.
+    Own,
+    /// None is left.
+    Any,
 }
 
 /// A taken place.
@@ -142,21 +155,135 @@ impl<K: Clone + Eq + Hash> Drop for Place<K> {
     }
 }
 
+/// Open connections, of which the oldest gives way where no place is left: whoever takes places to keep others out loses
+/// them first, those who have not even asked before the others.
+#[derive(Clone)]
+pub(crate) struct Crowd<K: Clone + Eq + Hash> {
+    places: Places<K>,
+    open: Arc<Mutex<Open<K>>>,
+}
+
+/// By age; what is removed is closed.
+struct Open<K: Clone + Eq + Hash> {
+    next: u64,
+    silent: BTreeMap<u64, Seat<K>>,
+    heard: BTreeMap<u64, Seat<K>>,
+}
+
+struct Seat<K: Clone + Eq + Hash> {
+    _place: Place<K>,
+    /// Closes the connection by being dropped.
+    _open: oneshot::Sender<()>,
+}
+
+impl<K: Clone + Eq + Hash> Crowd<K> {
+    /// A crowd of so many in all, and so many of each client.
+    pub(crate) fn new(total: usize, each: usize) -> Self {
+        let open = Open { next: 0, silent: BTreeMap::new(), heard: BTreeMap::new() };
+        Self { places: Places::new(total, each), open: Arc::new(Mutex::new(open)) }
+    }
+
+    /// A place for this client until the guard is dropped, and what resolves when another needs it; None where the client
+    /// has all of its own.
+    pub(crate) fn admit(&self, client: K) -> Option<(Member<K>, impl Future<Output = ()> + use<K>)> {
+        let place = self.places.take(client.clone()).or_else(|no| match no {
+            NoPlace::Own => Err(no),
+            NoPlace::Any => {
+                let mut open = self.lock();
+                let oldest = open.silent.pop_first().or_else(|| open.heard.pop_first());
+                drop(open);
+                drop(oldest);
+                self.places.take(client)
+            }
+        });
+        let (sender, closed) = oneshot::channel();
+        let seat = Seat { _place: place.ok()?, _open: sender };
+        let mut open = self.lock();
+        let id = open.next;
+        open.next += 1;
+        open.silent.insert(id, seat);
+        drop(open);
+        let closed = async move {
+            let _: Result<(), oneshot::error::RecvError> = closed.await;
+        };
+        Some((Member { id, crowd: self.clone() }, closed))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Open<K>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection in a [`Crowd`].
+pub(crate) struct Member<K: Clone + Eq + Hash> {
+    id: u64,
+    crowd: Crowd<K>,
+}
+
+impl<K: Clone + Eq + Hash> Member<K> {
+    /// Notes that the client has sent a whole head.
+    pub(crate) fn heard(&self) {
+        let mut open = self.crowd.lock();
+        if let Some(seat) = open.silent.remove(&self.id) {
+            open.heard.insert(self.id, seat);
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Member<K> {
+    fn drop(&mut self) {
+        let mut open = self.crowd.lock();
+        let seat = open.silent.remove(&self.id).or_else(|| open.heard.remove(&self.id));
+        drop(open);
+        drop(seat);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[test]
+    fn in_a_full_crowd_the_oldest_that_is_silent_gives_way_and_then_the_oldest() {
+        let crowd = Crowd::new(3, 2);
+        let (a, mut a_closed) = crowd.admit("a").map(|(m, c)| (m, Box::pin(c))).unwrap();
+        a.heard();
+        let (b, mut b_closed) = crowd.admit("b").map(|(m, c)| (m, Box::pin(c))).unwrap();
+        let (c, mut c_closed) = crowd.admit("b").map(|(m, c)| (m, Box::pin(c))).unwrap();
+        assert!(crowd.admit("b").is_none(), "b has two, and does not push others out");
+        let (d, mut d_closed) = crowd.admit("d").map(|(m, c)| (m, Box::pin(c))).unwrap();
+        let mut closed = |now: &str| {
+            let all = [&mut a_closed, &mut b_closed, &mut c_closed, &mut d_closed].map(|c| c.now_or_never().is_some());
+            let names: String = "abcd".chars().zip(all).filter(|(_, closed)| *closed).map(|(name, _)| name).collect();
+            assert_eq!(names, now);
+        };
+        closed("b");
+        c.heard();
+        d.heard();
+        let (e, _e_closed) = crowd.admit("e").unwrap();
+        e.heard();
+        drop((a, b, c, d, e));
+        let open = crowd.lock();
+        assert!(open.silent.is_empty() && open.heard.is_empty());
+        drop(open);
+        assert!(a_closed.now_or_never().is_some(), "all had asked: the oldest");
+        let taken = crowd.places.taken.lock().unwrap();
+        assert!(taken.sum == 0 && taken.each.is_empty());
+    }
 
     #[test]
     fn one_client_takes_its_own_places_and_no_more() {
         let places = Places::new(3, 2);
         let a = [places.take("a"), places.take("a")];
-        assert!(a.iter().all(Option::is_some));
-        assert!(places.take("a").is_none(), "a has two");
+        assert!(a.iter().all(Result::is_ok));
+        assert_eq!(places.take("a").err(), Some(NoPlace::Own));
         let b = places.take("b");
-        assert!(b.is_some());
-        assert!(places.take("c").is_none(), "all three are taken");
+        assert!(b.is_ok());
+        assert_eq!(places.take("c").err(), Some(NoPlace::Any));
         drop(a);
-        assert!(places.take("c").is_some());
+        assert!(places.take("c").is_ok());
         drop(b);
         let taken = places.taken.lock().unwrap();
         assert!(taken.sum == 0 && taken.each.is_empty());

@@ -17,7 +17,7 @@ pub use portal_common::Family;
 /// The status of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// 200: what the operator chose for a probe.
+    /// 200 with Apple's success page: what the operator chose for a probe.
     Success,
     /// 302 to the portal.
     Redirect,
@@ -214,7 +214,8 @@ fn render(status: Status, url: &str, head: bool) -> Vec<u8> {
 
 fn body(status: Status, url: &str) -> String {
     let (title, refresh, text) = match status {
-        // Apple's detector compares with this page; other detectors only want a 200.
+        // Apple's page, which only Apple's detector reads as "online". Android and ChromeOS want a 204; Windows, Firefox and
+        // NetworkManager compare with texts of their own: to them any other 200 is the sign of a portal.
         Status::Success => return "<HTML><HEAD><TITLE>Success</TITLE></HEAD><BODY>Success</BODY></HTML>\n".to_owned(),
         Status::AuthenticationRequired => (
             "Log in to this network",

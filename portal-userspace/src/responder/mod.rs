@@ -14,6 +14,8 @@ pub mod socket;
 pub mod worker;
 
 #[cfg(test)]
+mod heap_tests;
+#[cfg(test)]
 mod veth_tests;
 
 pub use exchange::{Policy, Snapshot};

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u16", into = "u16")]
 pub enum ProbeAnswer {
-    /// 200 with the page that Apple's detector reads as "online": its own login window stays closed.
+    /// 200 with the page that Apple's detector reads as "online", so that its login window stays closed. Only Apple's: Android
+    /// and ChromeOS want a 204, Windows, Firefox and NetworkManager texts of their own; to them this page is a portal's.
     Success,
     /// 302 to the portal.
     Redirect,

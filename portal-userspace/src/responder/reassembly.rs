@@ -11,11 +11,30 @@
 //! Answered ones and orphans give way, oldest first, when room is needed. A fresh partial never does: whoever has filled
 //! the budget can't take from the others what they began, and latecomers get the plain answer at once. The clock is
 //! passed in.
+//!
+//! A client may half-close: its FIN then comes in a segment of its own, right behind the request and before the client has
+//! our answer. What it gets depends on what is kept:
+//! - on a partial request whose end it marks: the request is cut short, and refused as if the FIN had come with the data.
+//! - on an answered one: the same answer again, now acknowledging the FIN. If the first is in flight, the two arrive in this
+//!   order; the second then only acknowledges the FIN, to a client that is in CLOSING (RFC 9293 section 3.10.7.4 takes the
+//!   acknowledgement of any segment that is in the window, as this one's FIN just is). If the first was lost, it is the
+//!   answer itself. An acknowledgement alone would be wrong in both cases: it comes before the window after the first, and
+//!   without the first it keeps the client from asking again.
+//! - on nothing, most often: the request came in one segment and was answered without leaving a trace. The answer is in
+//!   flight: once it has it, the client repeats its FIN with the new acknowledgement number, and the gate acknowledges that.
+//!   Or it was lost: then the client repeats its request, which Linux joins with the FIN (`tcp_retrans_try_collapse`). A bare
+//!   FIN that comes before that is a tail loss probe. So it is ignored, and it is no orphan: there is nothing in it that
+//!   would have to be answered, and the plain answer might be another than the one in flight.
+//! - on nothing, where the client's stream begins: it has closed without a request, and so do we. The mark of a first segment
+//!   is seldom wrong (see `Phase`). Then the answer left before our FIN, by the same ring, and the client discards this second,
+//!   shorter FIN as old. Only if the answer was lost as well does that client get an empty response.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
 };
+
+use super::{request::HEAD_MAX, socket::FRAME_CAPACITY};
 
 /// How long a partial request may wait for its next segment: longer than a client's first retransmissions take.
 const PARTIAL_IDLE_NS: u64 = 10_000_000_000;
@@ -26,28 +45,63 @@ const RECORD_IDLE_NS: u64 = 30_000_000_000;
 /// that, as a tail loss probe (RFC 8985 section 7).
 const ORPHAN_PATIENCE_NS: u64 = 500_000_000;
 /// How far a stream may reach from its first byte: our window, and the longest request that is kept. A segment within is of
-/// this stream, even if it is marked as a first one; the mark is wrong once in 128 times.
+/// this stream, even if it is marked as a first one: the mark is seldom wrong, but it can be (see `Phase`).
 const SAME_STREAM: u32 = 2 * 65_536;
-/// What an entry takes beside the request's bytes: its place in the maps below, rounded up.
-const ENTRY_BYTES: usize = 512;
+/// What an entry takes beside the request's bytes: its places in the maps below, at their emptiest (a hash table that has just
+/// doubled, B-tree nodes with five of eleven places taken), and what the allocator adds. A test measures it.
+const ENTRY_BYTES: usize = 1024;
+/// What the longest request takes that is put together: a head that is one byte short of being refused, and one segment more.
+const LONGEST_BYTES: usize = ENTRY_BYTES + HEAD_MAX + FRAME_CAPACITY;
+/// The share of one client, where there is that much.
+const CLIENT_BYTES: usize = 128 << 10;
+const CLIENT_ENTRIES: usize = 64;
 
 /// How much memory unfinished requests may take. Bytes include a fixed share for each entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For all clients together, bytes.
     pub bytes: usize,
-    /// For all clients together, requests.
-    pub entries: usize,
     /// For one client, bytes.
     pub client_bytes: usize,
     /// For one client, requests.
     pub client_entries: usize,
 }
 
+/// Too little memory was configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`limits.responder_memory_kib` is too low for {queues} receive queue(s): each needs room for the longest request; set it \
+     to {least_kib} or more, or let the interface have fewer queues (`ethtool -L DEV combined N`)"
+)]
+pub struct LimitsError {
+    /// How many workers share the memory.
+    pub queues: u32,
+    /// The least that is enough for them, KiB.
+    pub least_kib: usize,
+}
+
+impl Limits {
+    /// The limits of each of the workers that share this memory, one for each receive queue. It is shared out evenly: a
+    /// client's connection always meets the same queue, but nobody knows which. One client gets an eighth of it, but no more
+    /// than 128 KiB: that is ten requests of the longest kind, or 64 short ones.
+    ///
+    /// # Errors
+    /// If a worker's part is too small for the longest request: then no such request could be put together.
+    pub fn per_worker(total_bytes: usize, queues: u32) -> Result<Self, LimitsError> {
+        let workers = queues.max(1) as usize;
+        let bytes = total_bytes / workers;
+        if bytes < LONGEST_BYTES {
+            return Err(LimitsError { queues, least_kib: (workers * LONGEST_BYTES).div_ceil(1024) });
+        }
+        let client_bytes = (bytes / 8).clamp(LONGEST_BYTES, CLIENT_BYTES);
+        Ok(Self { bytes, client_bytes, client_entries: CLIENT_ENTRIES })
+    }
+}
+
 impl Default for Limits {
-    /// 4 MiB in all; for one client a dozen requests of the longest kind, or 64 short ones.
+    /// As the configuration has it where it says nothing: 1 MiB, for one worker.
     fn default() -> Self {
-        Self { bytes: 4 << 20, entries: 4096, client_bytes: 128 << 10, client_entries: 64 }
+        Self { bytes: 1 << 20, client_bytes: CLIENT_BYTES, client_entries: CLIENT_ENTRIES }
     }
 }
 
@@ -89,6 +143,11 @@ impl Piece<'_> {
         self.seq.wrapping_add(self.length).wrapping_add(u32::from(self.fin))
     }
 
+    /// Whether the client says nothing but that its stream ends.
+    fn is_bare_fin(&self) -> bool {
+        self.fin && self.length == 0
+    }
+
     /// Whether the client's stream ends with the bytes that were captured.
     fn ends(&self) -> bool {
         self.fin && self.bytes.len() == self.length as usize
@@ -107,6 +166,11 @@ pub enum Reaction<A> {
     },
     /// Send a bare acknowledgement up to `ack`.
     Acknowledge {
+        /// The acknowledgement number.
+        ack: u32,
+    },
+    /// Send a FIN without an answer, acknowledging up to `ack`: the client has closed without a request.
+    Close {
         /// The acknowledgement number.
         ack: u32,
     },
@@ -171,9 +235,10 @@ struct Entry<A> {
     state: State<A>,
 }
 
-struct Share<K> {
+#[derive(Default)]
+struct Share {
     bytes: usize,
-    queue: BTreeMap<Place, K>,
+    entries: usize,
 }
 
 /// The unfinished requests. `C` is a client, `K` one of its connections.
@@ -181,19 +246,22 @@ pub struct Reassembly<C, K, A> {
     limits: Limits,
     entries: HashMap<(C, K), Entry<A>>,
     queue: BTreeMap<Place, (C, K)>,
-    clients: HashMap<C, Share<K>>,
+    /// The same places, client by client.
+    places: BTreeSet<(C, Place)>,
+    clients: HashMap<C, Share>,
     bytes: usize,
     next_stamp: u64,
     tally: Tally,
 }
 
-impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
+impl<C: Copy + Ord + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
     /// Nothing yet, within these limits.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             entries: HashMap::new(),
             queue: BTreeMap::new(),
+            places: BTreeSet::new(),
             clients: HashMap::new(),
             bytes: 0,
             next_stamp: 0,
@@ -241,14 +309,20 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
             }
             Some(State::Partial { start, bytes }) => self.go_on(key, start, bytes, piece, now_ns, judge),
             Some(State::Answered { start, end, answer }) => {
-                let repeated = is_before(piece.seq, end);
+                let repeated = is_before(piece.seq, end) || piece.is_bare_fin() && piece.seq == end;
                 // The client may have put more into the segment than when it sent it first.
                 let end = if repeated && is_before(end, piece.end()) { piece.end() } else { end };
                 self.put(key, State::Answered { start, end, answer }, now_ns);
                 // What comes after the request, such as its body, was in flight when the answer was sent.
                 if repeated { Reaction::Answer { answer, ack: end } } else { Reaction::Ignore }
             }
+            // The orphan shows that the client has sent something: its stream does not begin here.
+            Some(orphan @ State::Orphan { .. }) if piece.is_bare_fin() => {
+                self.put(key, orphan, now_ns);
+                Reaction::Ignore
+            }
             Some(State::Orphan { .. }) | None if piece.first => self.begin(key, piece, now_ns, judge),
+            None if piece.is_bare_fin() => Reaction::Ignore,
             Some(State::Orphan { seq, since_ns }) => {
                 if piece.seq == seq && now_ns.saturating_sub(since_ns) >= ORPHAN_PATIENCE_NS {
                     self.tally.orphans_answered += 1;
@@ -276,6 +350,9 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
 
     /// The first segment of a stream.
     fn begin(&mut self, key: (C, K), piece: Piece<'_>, now_ns: u64, judge: &impl Judge<Answer = A>) -> Reaction<A> {
+        if piece.is_bare_fin() {
+            return Reaction::Close { ack: piece.end() };
+        }
         if let Some(answer) = judge.judge(piece.bytes) {
             let ack = piece.end();
             // The body follows. One of its segments might be taken for a first one, and must not be read as a request.
@@ -346,8 +423,9 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
         self.bytes -= cost;
         let share = self.clients.get_mut(&key.0).expect("`put` made the share");
         share.bytes -= cost;
-        share.queue.remove(&entry.place);
-        if share.queue.is_empty() {
+        share.entries -= 1;
+        self.places.remove(&(key.0, entry.place));
+        if share.entries == 0 {
             self.clients.remove(&key.0);
         }
         Some(entry.state)
@@ -360,9 +438,10 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
         let cost = state.cost();
         self.bytes += cost;
         self.queue.insert(place, key);
-        let share = self.clients.entry(key.0).or_insert_with(|| Share { bytes: 0, queue: BTreeMap::new() });
+        self.places.insert((key.0, place));
+        let share = self.clients.entry(key.0).or_default();
         share.bytes += cost;
-        share.queue.insert(place, key.1);
+        share.entries += 1;
         self.entries.insert(key, Entry { place, touched_ns: now_ns, state });
     }
 
@@ -374,22 +453,19 @@ impl<C: Copy + Eq + Hash, K: Copy + Eq + Hash, A: Copy> Reassembly<C, K, A> {
         loop {
             let oldest = match self.clients.get(&client) {
                 Some(share)
-                    if share.queue.len() >= self.limits.client_entries
-                        || share.bytes + cost > self.limits.client_bytes =>
+                    if share.entries >= self.limits.client_entries || share.bytes + cost > self.limits.client_bytes =>
                 {
-                    share.queue.first_key_value().map(|(place, connection)| (*place, (client, *connection)))
+                    self.places.range((client, (Class::Record, 0))..).next().map(|(_, place)| *place)
                 }
-                _ if self.entries.len() >= self.limits.entries || self.bytes + cost > self.limits.bytes => {
-                    self.queue.first_key_value().map(|(place, key)| (*place, *key))
-                }
+                _ if self.bytes + cost > self.limits.bytes => self.queue.first_key_value().map(|(place, _)| *place),
                 _ => return true,
             };
             match oldest {
-                Some(((Class::Record, _), key)) => {
-                    self.take(key);
+                Some(place @ (Class::Record, _)) => {
+                    self.take(self.queue[&place]);
                     self.tally.evictions += 1;
                 }
-                Some(((Class::Partial, _), _)) | None => return false,
+                Some((Class::Partial, _)) | None => return false,
             }
         }
     }
@@ -518,6 +594,56 @@ mod tests {
             "the client gives up later",
             &[(first(7, b"abc"), ack(10)), (Piece { fin: true, ..first(7, b"abc") }, answer(CUT + 3, 11))],
         );
+        let fin = |seq| Piece { fin: true, push: false, ..piece(seq, b"") };
+        let first_fin = |seq| Piece { first: true, ..fin(seq) };
+        course("a bare FIN ends a partial request", &[(first(7, b"abc"), ack(10)), (fin(10), answer(CUT + 3, 11))]);
+        course(
+            "it is marked as a first one",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (first_fin(10), answer(CUT + 3, 11)),
+                (first_fin(10), answer(CUT + 3, 11)),
+                (first(7, b"abc"), answer(CUT + 3, 11)),
+            ],
+        );
+        course(
+            "a bare FIN overtakes the data",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (fin(12), ack(10)),
+                (piece(10, b"de"), ack(12)),
+                (fin(12), answer(CUT + 5, 13)),
+            ],
+        );
+        course(
+            "a bare FIN after the answer",
+            &[
+                (first(7, b"abc"), ack(10)),
+                (piece(10, b"d."), answer(4, 12)),
+                (fin(12), answer(4, 13)),
+                (piece(10, b"d."), answer(4, 13)),
+                (fin(12), answer(4, 13)),
+                (fin(13), answer(4, 14)),
+                (fin(20), Reaction::Ignore),
+            ],
+        );
+        course(
+            "a bare FIN behind a request that was answered without a trace",
+            &[
+                (first(7, b"abc."), answer(3, 11)),
+                (fin(11), Reaction::Ignore),
+                (fin(11), Reaction::Ignore),
+                (Piece { fin: true, ..first(7, b"abc.") }, answer(3, 12)),
+            ],
+        );
+        course(
+            "a bare FIN before everything else",
+            &[(fin(10), Reaction::Ignore), (first(7, b"abc"), ack(10)), (fin(10), answer(CUT + 3, 11))],
+        );
+        course(
+            "closed without a request",
+            &[(first_fin(7), Reaction::Close { ack: 8 }), (first_fin(7), Reaction::Close { ack: 8 })],
+        );
         course(
             "the second overtakes the first",
             &[(piece(10, b"d."), Reaction::Ignore), (first(7, b"abc"), ack(10)), (piece(10, b"d."), answer(4, 12))],
@@ -582,8 +708,55 @@ mod tests {
         assert_eq!((table.tally().orphans, table.tally().orphans_answered), (1, 1));
     }
 
+    #[test]
+    fn a_bare_fin_is_no_orphan() {
+        let mut table = Table::new(Limits::default());
+        let fin = |seq, first| Piece { fin: true, first, ..piece(seq, b"") };
+        for ms in [0, 600, 2000] {
+            assert_eq!(table.receive(1, 1, fin(12, false), ms * MS, &Dot), Reaction::Ignore);
+            assert_eq!(table.receive(1, 2, fin(12, true), ms * MS, &Dot), Reaction::Close { ack: 13 });
+        }
+        assert!(table.is_empty());
+        assert_eq!(table.tally(), Tally::default());
+        assert_eq!(table.receive(1, 1, piece(10, b"d."), 3000 * MS, &Dot), Reaction::Ignore);
+        for first in [false, true] {
+            assert_eq!(
+                table.receive(1, 1, fin(12, first), 3600 * MS, &Dot),
+                Reaction::Ignore,
+                "nor does it end one's patience"
+            );
+        }
+        assert_eq!(table.receive(1, 1, piece(10, b"d."), 3600 * MS, &Dot), answer(PLAIN, 12));
+        assert_eq!(table.receive(1, 1, fin(12, false), 3600 * MS, &Dot), answer(PLAIN, 13));
+    }
+
+    #[test]
+    fn memory_is_shared_out_by_queue() {
+        let default = Limits::default();
+        assert_eq!(Limits::per_worker(default.bytes, 1), Ok(default));
+        for (sentence, kib, queues, expected) in [
+            ("the least the configuration takes", 64, 1, Ok((65_536, LONGEST_BYTES))),
+            ("on four queues", 64, 4, Ok((16_384, LONGEST_BYTES))),
+            ("on one too many", 64, 6, Err(65)),
+            ("the default on a server's card", 1024, 64, Ok((16_384, LONGEST_BYTES))),
+            ("the default on the largest", 1024, 256, Err(2752)),
+            ("a large one", 65_536, 4, Ok((16_777_216, CLIENT_BYTES))),
+            ("one client gets an eighth", 1024, 8, Ok((131_072, 16_384))),
+        ] {
+            let limits = Limits::per_worker(kib << 10, queues);
+            let seen = limits.map(|limits| (limits.bytes, limits.client_bytes)).map_err(|error| error.least_kib);
+            assert_eq!(seen, expected, "{sentence}");
+            if let Err(error) = limits {
+                assert!(error.to_string().contains("limits.responder_memory_kib"), "{error}");
+                assert!(Limits::per_worker(error.least_kib << 10, queues).is_ok(), "{sentence}");
+                assert!(Limits::per_worker((error.least_kib - 1) << 10, queues).is_err(), "{sentence}");
+            }
+        }
+    }
+
+    /// Room for so many small entries.
     fn limits(entries: usize, client_entries: usize) -> Limits {
-        Limits { bytes: 1 << 20, entries, client_bytes: 1 << 20, client_entries }
+        Limits { bytes: entries * ENTRY_BYTES + 100, client_bytes: 1 << 20, client_entries }
     }
 
     #[test]
@@ -637,7 +810,7 @@ mod tests {
             table.receive(1, 200, first(0, b"."), RECORD_IDLE_NS, &Dot);
         }
         assert!(table.is_empty());
-        assert_eq!((table.bytes(), table.clients.len(), table.queue.len()), (0, 0, 0));
+        assert_eq!((table.bytes(), table.clients.len(), table.queue.len(), table.places.len()), (0, 0, 0, 0));
     }
 
     #[derive(Clone, Debug)]
@@ -671,7 +844,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_budget_holds_whatever_comes(events in prop::collection::vec(event(), 0..200)) {
-            let limits = Limits { bytes: 5 * ENTRY_BYTES + 20, entries: 6, client_bytes: 2 * ENTRY_BYTES + 15, client_entries: 3 };
+            let limits = Limits { bytes: 5 * ENTRY_BYTES + 20, client_bytes: 2 * ENTRY_BYTES + 15, client_entries: 3 };
             let mut table = Table::new(limits);
             let mut now = 0;
             for event in events {
@@ -680,13 +853,15 @@ mod tests {
                 let length = event.length as u32 + event.uncaptured;
                 let piece = Piece { seq: event.seq, bytes: &bytes, length, fin: event.fin, push: event.length % 2 == 0, first: event.first };
                 table.receive(event.client, event.connection, piece, now, &Dot);
-                prop_assert!(table.bytes() <= limits.bytes && table.len() <= limits.entries);
+                prop_assert!(table.bytes() <= limits.bytes);
                 for share in table.clients.values() {
-                    prop_assert!(share.bytes <= limits.client_bytes && share.queue.len() <= limits.client_entries);
+                    prop_assert!(share.bytes <= limits.client_bytes && share.entries <= limits.client_entries);
                 }
                 prop_assert_eq!(table.bytes(), table.entries.values().map(|entry| entry.state.cost()).sum::<usize>());
                 prop_assert_eq!(table.queue.len(), table.len());
-                prop_assert_eq!(table.clients.values().map(|share| share.queue.len()).sum::<usize>(), table.len());
+                prop_assert_eq!(table.clients.values().map(|share| share.entries).sum::<usize>(), table.len());
+                let places: Vec<_> = table.places.iter().map(|(client, place)| (*place, *client)).collect();
+                prop_assert!(places.len() == table.len() && places.iter().all(|(place, client)| table.queue[place].0 == *client));
             }
         }
     }

@@ -27,6 +27,8 @@ pub mod flag {
 /// The longest frame that [`Reply::write`] makes: Ethernet, two VLAN tags, IPv6, TCP, the longest response.
 pub const REPLY_MAX: usize = ETHERNET + 2 * VLAN_TAG + IPV6 + TCP + RESPONSE_MAX;
 
+/// The shortest frame, without its check sequence (IEEE 802.3 section 3.2.7).
+const FRAME_MIN: usize = 60;
 const ETHERNET: usize = 14;
 const VLAN_TAG: usize = 4;
 const IPV4: usize = 20;
@@ -40,7 +42,7 @@ const HOP_LIMIT: u8 = 64;
 const WINDOW: u16 = u16::MAX;
 
 /// Up to two VLAN tags, as they are in the frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tags {
     bytes: [u8; 2 * VLAN_TAG],
     length: u8,
@@ -198,8 +200,19 @@ pub struct Reply<'a> {
     pub seq: u32,
     /// What we have received.
     pub ack: u32,
-    /// The whole response, sent with FIN; nothing for a bare acknowledgement.
-    pub answer: Option<&'a Answer>,
+    /// What it carries.
+    pub content: Content<'a>,
+}
+
+/// What a segment of ours carries.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// Nothing: a bare acknowledgement.
+    Nothing,
+    /// The whole response, with FIN.
+    Answer(&'a Answer),
+    /// FIN alone.
+    Fin,
 }
 
 impl Reply<'_> {
@@ -211,12 +224,22 @@ impl Reply<'_> {
     }
 
     fn tcp_length(&self) -> usize {
-        TCP + self.answer.map_or(0, |answer| answer.bytes().len())
+        match self.content {
+            Content::Answer(answer) => TCP + answer.bytes().len(),
+            Content::Nothing | Content::Fin => TCP,
+        }
+    }
+
+    fn unpadded_length(&self) -> usize {
+        ETHERNET + usize::from(self.path.tags.length) + self.ip_length() + self.tcp_length()
     }
 
     /// The length of the frame, bytes: at most [`REPLY_MAX`].
+    ///
+    /// A bare segment over IPv4 would take 54 bytes: it is padded here, as not every driver does so for frames of an `AF_XDP`
+    /// socket as it does for the stack's (`eth_skb_pad`), or pads them with zeros.
     pub fn frame_length(&self) -> usize {
-        ETHERNET + usize::from(self.path.tags.length) + self.ip_length() + self.tcp_length()
+        self.unpadded_length().max(FRAME_MIN)
     }
 
     /// Writes the frame.
@@ -225,6 +248,9 @@ impl Reply<'_> {
     /// If the buffer is not [`Reply::frame_length`] bytes long.
     pub fn write(&self, frame: &mut [u8]) {
         assert_eq!(frame.len(), self.frame_length());
+        let (frame, padding) = frame.split_at_mut(self.unpadded_length());
+        // The buffer holds the client's frame.
+        padding.fill(0);
         let path = &self.path;
         let (mac, rest) = frame.split_at_mut(2 * 6);
         mac[..6].copy_from_slice(&path.client_mac);
@@ -258,7 +284,11 @@ impl Reply<'_> {
                 pseudo_header.array(&client).array(&server)
             }
         };
-        let flags = if self.answer.is_some() { flag::PSH | flag::FIN | flag::ACK } else { flag::ACK };
+        let flags = match self.content {
+            Content::Nothing => flag::ACK,
+            Content::Answer(_) => flag::PSH | flag::FIN | flag::ACK,
+            Content::Fin => flag::FIN | flag::ACK,
+        };
         let mut header = [0; TCP];
         header[0..2].copy_from_slice(&path.server_port.to_be_bytes());
         header[2..4].copy_from_slice(&path.client_port.to_be_bytes());
@@ -269,7 +299,7 @@ impl Reply<'_> {
         header[14..16].copy_from_slice(&WINDOW.to_be_bytes());
         let mut sum = pseudo_header.array(&header);
         let (tcp_header, payload) = tcp.split_at_mut(TCP);
-        if let Some(answer) = self.answer {
+        if let Content::Answer(answer) = self.content {
             payload.copy_from_slice(answer.bytes());
             sum = sum.sum(answer.sum());
         }
@@ -356,11 +386,19 @@ pub(crate) mod tests {
                 assert_eq!(segment.flags & flag::FIN, flag::FIN);
                 assert_eq!(segment.path.station().0, CLIENT_MAC);
                 let choice = Choice { status: Status::AuthenticationRequired, head: false };
-                for answer in [None, Some(answers.pick(choice, family))] {
-                    let reply = Reply { path: segment.path, seq: 5, ack: 14, answer };
+                let answer = answers.pick(choice, family);
+                for (content, payload_sent, fin) in [
+                    (Content::Nothing, &[][..], false),
+                    (Content::Fin, &[], true),
+                    (Content::Answer(answer), answer.bytes(), true),
+                ] {
+                    let reply = Reply { path: segment.path, seq: 5, ack: 14, content };
                     let mut sent = vec![0xaa; reply.frame_length()];
                     reply.write(&mut sent);
-                    assert!(sent.len() <= REPLY_MAX);
+                    let ip_length = if family == Family::V4 { 20 } else { 40 };
+                    let unpadded = 14 + 4 * tags.len() + ip_length + 20 + payload_sent.len();
+                    assert_eq!(sent.len(), unpadded.max(60));
+                    assert!(sent.len() <= REPLY_MAX && sent[unpadded..].iter().all(|byte| *byte == 0));
                     let ip = 12 + 4 * tags.len();
                     assert_eq!(sent[..6], CLIENT_MAC);
                     assert_eq!(sent[6..12], OWN_MAC);
@@ -369,8 +407,8 @@ pub(crate) mod tests {
                     assert_eq!((header.sequence_number, header.acknowledgment_number), (5, 14));
                     assert_eq!((header.source_port, header.destination_port, header.window_size), (80, 40000, 65535));
                     assert!(header.ack && !header.syn && !header.rst);
-                    assert_eq!((header.fin, header.psh), (answer.is_some(), answer.is_some()));
-                    assert_eq!(payload, answer.map_or(&[][..], |answer| answer.bytes()));
+                    assert_eq!((header.fin, header.psh), (fin, !payload.is_empty()));
+                    assert_eq!(payload, payload_sent);
                     let back = Segment::read(&sent).unwrap().path;
                     let (there, back) = (segment.path.tuple(), back.tuple());
                     assert_eq!((back.source, back.destination), (there.destination, there.source));

@@ -27,7 +27,7 @@ use xdp::{
 use super::segment::REPLY_MAX;
 
 /// What a frame of 2 KiB holds beside the headroom that the kernel keeps for itself (`XDP_PACKET_HEADROOM`).
-const FRAME_CAPACITY: usize = 2048 - 256;
+pub(super) const FRAME_CAPACITY: usize = 2048 - 256;
 const _: () = assert!(REPLY_MAX <= FRAME_CAPACITY);
 
 /// How many frames are handled in one turn.

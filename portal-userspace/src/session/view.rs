@@ -17,12 +17,12 @@ pub struct ClientView {
     pub mac: Mac,
     /// When the session began, by the wall clock as it stands now (RFC 3339, UTC).
     pub started_at: String,
-    /// When the session ends, likewise; None: never.
+    /// When the session ends, likewise; None: not before it is revoked or the machine restarts.
     pub expires_at: Option<String>,
     /// Seconds since the session began.
     pub online_seconds: u64,
-    /// Seconds until it ends, rounded. Where `expires_at` is None it means nothing.
-    pub remaining_seconds: u64,
+    /// Seconds until it ends, rounded; None as with `expires_at`.
+    pub remaining_seconds: Option<u64>,
     /// The addresses that the kernel's neighbour table has for the client.
     pub addresses: Vec<IpAddr>,
 }
@@ -39,7 +39,7 @@ impl ClientView {
             started_at: rfc3339(wall.checked_sub(online)),
             expires_at: (!never).then(|| rfc3339(wall.checked_add(remaining))),
             online_seconds: online.as_secs(),
-            remaining_seconds: (remaining + Duration::from_millis(500)).as_secs(),
+            remaining_seconds: (!never).then(|| (remaining + Duration::from_millis(500)).as_secs()),
             addresses: Vec::new(),
         }
     }
@@ -61,14 +61,14 @@ mod tests {
         let second = 1_000_000_000;
         let mac = Mac::new([2, 0, 0, 0, 0, 1]).unwrap();
         let view = ClientView::new(mac, &Session::new(50 * second, 160 * second), 100 * second);
-        assert_eq!((view.online_seconds, view.remaining_seconds), (50, 60));
+        assert_eq!((view.online_seconds, view.remaining_seconds), (50, Some(60)));
         let started = humantime::parse_rfc3339(&view.started_at).unwrap();
         let ago = SystemTime::now().duration_since(started).unwrap().as_secs();
         assert!((50..=53).contains(&ago), "{ago}");
         let expires = humantime::parse_rfc3339(&view.expires_at.unwrap()).unwrap();
         assert_eq!(expires.duration_since(started).unwrap().as_secs(), 110);
         let forever = ClientView::new(mac, &Session::new(0, Session::NEVER), 100 * second);
-        assert_eq!(forever.expires_at, None);
+        assert_eq!((forever.expires_at, forever.remaining_seconds), (None, None));
         let long = ClientView::new(mac, &Session::new(0, Session::NEVER - 1), 100 * second);
         assert!(long.expires_at.unwrap().starts_with("26"));
     }

@@ -1,7 +1,9 @@
 //! The login page: a guest accepts the terms, and the kernel lets its device through before the answer is sent.
 
 mod bind;
+mod host;
 mod page;
+mod seldom;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,9 +13,9 @@ use std::{
 
 use axum::{
     Extension, Form, Router,
-    extract::{DefaultBodyLimit, State, rejection::FormRejection},
-    http::{HeaderMap, HeaderValue, Uri, header},
-    middleware,
+    extract::{DefaultBodyLimit, Request, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Redirect, Response},
     routing,
 };
@@ -24,7 +26,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::page::{Page, Pages};
+use self::{
+    host::Hosts,
+    page::{Page, Pages},
+    seldom::Seldom,
+};
 use crate::{
     config::Config,
     net::{Mac, Neighbours, serve},
@@ -47,10 +53,29 @@ struct Shared {
     sessions: Arc<SessionService>,
     neighbours: Arc<dyn Neighbours>,
     pages: Pages,
+    hosts: Hosts,
     /// Bounds the tasks, by what is known before one is started.
-    by_address: serve::Places<IpAddr>,
+    by_address: serve::Crowd<IpAddr>,
     /// Bounds one client, however many addresses it has.
     by_client: serve::Places<Mac>,
+    warnings: Warnings,
+}
+
+/// What guests can cause at will.
+#[derive(Default)]
+struct Warnings {
+    full: Seldom,
+    no_station: Seldom,
+    failed: Seldom,
+}
+
+/// A connection, as the requests on it see it.
+#[derive(Clone)]
+struct Connection {
+    client: Client,
+    /// What the client connected to.
+    local: SocketAddr,
+    member: Arc<serve::Member<IpAddr>>,
 }
 
 /// Who asks.
@@ -79,8 +104,11 @@ impl LoginPage {
             sessions,
             neighbours,
             pages: Pages::new(config.portal.title.as_str(), config.portal.terms.as_str(), config.session()),
-            by_address: serve::Places::new(total, each),
-            by_client: serve::Places::new(total, each),
+            hosts: Hosts::new(&config.portal),
+            by_address: serve::Crowd::new(total, each),
+            // In all it is bounded by the addresses.
+            by_client: serve::Places::new(usize::MAX, each),
+            warnings: Warnings::default(),
         });
         let router = Router::new()
             .route("/", routing::get(start))
@@ -91,6 +119,7 @@ impl LoginPage {
                 shared.pages.render(Page::MethodNotAllowed)
             })
             .layer(DefaultBodyLimit::max(FORM_BYTES))
+            .layer(middleware::from_fn_with_state(Arc::clone(&shared), own_name))
             .layer(middleware::map_response(add_headers))
             .with_state(Arc::clone(&shared));
         Self { shared, router }
@@ -111,11 +140,13 @@ impl LoginPage {
                     // Never an IPv4-mapped address: `bind` keeps the families apart.
                     Ok((stream, peer)) => {
                         // No place: the connection is closed at once, so that it does not wait for what will not come.
-                        if let Some(place) = self.shared.by_address.take(peer.ip()) {
+                        if let Some((member, closed)) = self.shared.by_address.admit(peer.ip()) {
                             let page = self.clone();
                             connections.spawn(async move {
-                                page.answer(stream, peer).await;
-                                drop(place);
+                                tokio::select! {
+                                    () = page.answer(stream, peer, Arc::new(member)) => {}
+                                    () = closed => {}
+                                }
                             });
                         }
                     }
@@ -131,24 +162,54 @@ impl LoginPage {
                 .await;
     }
 
-    async fn answer(self, stream: TcpStream, peer: SocketAddr) {
+    async fn answer(self, stream: TcpStream, peer: SocketAddr, member: Arc<serve::Member<IpAddr>>) {
+        // It is gone already where this fails.
+        let Ok(local) = stream.local_addr() else { return };
         let client = match self.shared.neighbours.mac_of(peer).await {
             Ok(Some(mac)) => Client::Known(mac),
             Ok(None) => Client::Unknown,
             Err(error) => {
-                tracing::warn!(%error, %peer, "cannot find the station behind an address");
+                if let Some(times) = self.shared.warnings.no_station.count() {
+                    tracing::warn!(%error, %peer, times, "cannot find the station behind an address");
+                }
                 Client::Failed
             }
         };
         let _place = match client {
             Client::Known(mac) => match self.shared.by_client.take(mac) {
-                Some(place) => Some(place),
-                None => return,
+                Ok(place) => Some(place),
+                Err(_) => return,
             },
             // Bounded by the address.
             Client::Unknown | Client::Failed => None,
         };
-        serve::connection(stream, &self.router, client).await;
+        // The last one to drop it ends the connection: not the router, which is dropped before the answer is out.
+        let seen = Connection { client, local, member: Arc::clone(&member) };
+        serve::connection(stream, &self.router, seen).await;
+        drop(member);
+    }
+}
+
+/// Before any page: whether the request is for us by name. See [`host`].
+async fn own_name(
+    State(shared): State<Arc<Shared>>,
+    Extension(connection): Extension<Connection>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Connection { client, local, member } = connection;
+    member.heard();
+    if shared.hosts.is_own(&request, local.ip()) {
+        request.extensions_mut().insert(client);
+        return next.run(request).await;
+    }
+    let url = shared.hosts.page(local);
+    // A guest who typed another name for the gateway gets to the page in one step, and from there can log in; a page that
+    // rebound its own name can't read across the redirect.
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        Redirect::to(&url).into_response()
+    } else {
+        shared.pages.render_with_link(Page::WrongName, &url)
     }
 }
 
@@ -156,10 +217,10 @@ async fn start(State(shared): State<Arc<Shared>>, Extension(client): Extension<C
     let page = match client {
         Client::Known(mac) => match shared.sessions.show(mac) {
             Ok(ClientView { remaining_seconds, .. }) => {
-                Page::Online { remaining: Duration::from_secs(remaining_seconds) }
+                Page::Online { remaining: remaining_seconds.map(Duration::from_secs) }
             }
             Err(SessionError::NotFound(_)) => Page::Terms,
-            Err(error) => failed(mac, &error),
+            Err(error) => shared.failed(mac, &error),
         },
         Client::Unknown => Page::UnknownDevice,
         Client::Failed => Page::Failed,
@@ -189,11 +250,13 @@ async fn login(
                     return Redirect::to("/").into_response();
                 }
                 Ok(Err(error @ SessionError::Full { .. })) => {
-                    tracing::warn!(client = %mac, %error, "login refused; raise `limits.clients`");
+                    if let Some(times) = shared.warnings.full.count() {
+                        tracing::warn!(client = %mac, %error, times, "login refused; raise `limits.clients`");
+                    }
                     Page::Full
                 }
-                Ok(Err(error)) => failed(mac, &error),
-                Err(panic) => failed(mac, &panic),
+                Ok(Err(error)) => shared.failed(mac, &error),
+                Err(panic) => shared.failed(mac, &panic),
             }
         }
     };
@@ -208,11 +271,13 @@ async fn logout(
     let page = match client {
         _ if is_cross_site(&headers) => Page::CrossSite,
         Client::Known(mac) => match shared.sessions.logout(mac) {
-            Ok(_) => {
-                tracing::info!(client = %mac, "logged out");
+            Ok(was_in) => {
+                if was_in {
+                    tracing::info!(client = %mac, "logged out");
+                }
                 return Redirect::to("/").into_response();
             }
-            Err(error) => failed(mac, &error),
+            Err(error) => shared.failed(mac, &error),
         },
         Client::Unknown => Page::UnknownDevice,
         Client::Failed => Page::Failed,
@@ -225,15 +290,23 @@ async fn to_start() -> Redirect {
     Redirect::to("/")
 }
 
-fn failed(mac: Mac, error: &dyn std::fmt::Display) -> Page {
-    tracing::error!(client = %mac, %error, "the login page cannot serve a client");
-    Page::Failed
+impl Shared {
+    fn failed(&self, mac: Mac, error: &dyn std::fmt::Display) -> Page {
+        if let Some(times) = self.warnings.failed.count() {
+            tracing::error!(client = %mac, %error, times, "the login page cannot serve a client");
+        }
+        Page::Failed
+    }
 }
 
 /// Whether a browser says that another site's page sent this form.
 ///
 /// `Sec-Fetch-Site` (Fetch Metadata) is only sent to trustworthy origins, so rarely over plain HTTP; `Origin` comes with
-/// every cross-origin POST. What sends neither is no browser that another site could steer.
+/// every cross-origin POST. What sends neither is no browser that another site could steer. That `Host` is ours has been
+/// checked before.
+///
+/// `Origin: null` is refused: a sandboxed frame or a `data:` page of anybody's sends it. Our own page never does, as its
+/// `Referrer-Policy` is not "no-referrer" and its forms are not redirected on their way.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site != "same-origin" && site != "none";
@@ -241,7 +314,7 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return false };
     let authority = origin.to_str().ok().and_then(|o| o.parse::<Uri>().ok()).and_then(|o| o.into_parts().authority);
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
-    // "null" has no authority: a sandboxed page, or one that was redirected from elsewhere.
+    // "null" has no authority.
     match (authority, host) {
         (Some(authority), Some(host)) => !authority.as_str().eq_ignore_ascii_case(host),
         _ => true,

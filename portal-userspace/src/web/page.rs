@@ -13,14 +13,16 @@ use minijinja::{Environment, Value, context};
 pub(super) enum Page {
     /// The terms, and the button that accepts them.
     Terms,
-    /// The client has a session that lasts this much longer.
-    Online { remaining: Duration },
+    /// The client has a session that lasts this much longer; None: without end.
+    Online { remaining: Option<Duration> },
     /// The form came without the acceptance.
     NotAccepted,
     /// The address that asks is no neighbour on the guest network.
     UnknownDevice,
     /// The form was sent by another site's page.
     CrossSite,
+    /// The form was sent to us under a name that is not ours.
+    WrongName,
     /// Every place in the session table is taken.
     Full,
     /// There is nothing here.
@@ -53,11 +55,16 @@ impl Pages {
 
     /// The page as an answer.
     pub(super) fn render(&self, page: Page) -> Response {
+        self.render_with_link(page, "/")
+    }
+
+    /// The page as an answer, with its link to this URL.
+    pub(super) fn render_with_link(&self, page: Page, href: &str) -> Response {
         let Words { status, kind, heading, text, link } = words(page);
         let nonce = nonce();
         let html = self.environment.get_template(TEMPLATE).and_then(|template| {
             let (title, terms, length) = (self.title.clone(), self.terms.clone(), self.length.clone());
-            template.render(context! { title, terms, length, kind, heading, text, link, nonce => nonce.as_str() })
+            template.render(context! { title, terms, length, kind, heading, text, link, href, nonce => nonce.as_str() })
         });
         match html {
             Ok(html) => {
@@ -105,7 +112,12 @@ fn words(page: Page) -> Words {
             StatusCode::OK,
             "online",
             "You are online",
-            format!("This device is connected for another {}. You can close this page.", spoken(remaining)),
+            match remaining {
+                Some(remaining) => {
+                    format!("This device is connected for another {}. You can close this page.", spoken(remaining))
+                }
+                None => "This device is connected. You can close this page.".into(),
+            },
             "",
         ),
         Page::NotAccepted => (
@@ -130,6 +142,13 @@ fn words(page: Page) -> Words {
             "Please use this page's own button",
             "The request came from another website, so nothing was changed.".into(),
             start,
+        ),
+        Page::WrongName => (
+            StatusCode::FORBIDDEN,
+            "message",
+            "Please use the network's own page",
+            "This network's login page has another address, so nothing was changed.".into(),
+            "To the login page",
         ),
         Page::Full => (
             StatusCode::SERVICE_UNAVAILABLE,

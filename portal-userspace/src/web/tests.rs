@@ -53,7 +53,8 @@ const PHONE: &str = "02:00:5e:10:00:01";
 /// The page on loopback, where 127.0.0.1 and `::1` are the phone, and 127.0.0.2 is nobody.
 async fn site(capacity: u32, rest: &str) -> Site {
     let text = format!("[guest]\ninterface = \"eth1\"\n{rest}");
-    let config = Config::parse(&text, Path::new("test")).unwrap();
+    let mut config = Config::parse(&text, Path::new("test")).unwrap();
+    config.portal.url_v4 = Some("http://192.0.2.1:8080/".to_owned().try_into().unwrap());
     let table = SessionTable::create(capacity).expect("a BPF map needs root");
     let sessions = Arc::new(SessionService::new(table, Zone::FIRST, config.portal.session));
     let given = Given::default();
@@ -248,6 +249,72 @@ async fn what_the_page_refuses_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_ours_changes_nothing_and_leads_to_the_page() {
+    let site = site(8, "").await;
+    // A page of evil.example's, whose name now resolves to this machine: to the browser it is the same origin.
+    let rebound = |method: &str, path: &str, body| {
+        let mut request = request(method, path, &[("origin", "http://evil.example:8080")], body);
+        request.headers_mut().insert("host", "evil.example:8080".parse().unwrap());
+        request
+    };
+    site.sessions.allow("02:00:5e:10:00:03".parse().unwrap(), None).unwrap();
+    for (from, path, body) in [("127.0.0.1", "/login", "accept=yes"), ("127.0.0.3", "/logout", "")] {
+        let answer = site.ask_from(from, rebound("POST", path, body)).await;
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{path}");
+        let link = text(&answer).split("href=\"").nth(1).unwrap().split('"').next().unwrap().replace("&#x2f;", "/");
+        assert_eq!(link, "http://192.0.2.1:8080/", "{path}");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+    }
+    assert!(!site.is_in(PHONE) && site.is_in("02:00:5e:10:00:03"));
+    for (method, path) in [("GET", "/"), ("HEAD", "/"), ("GET", "/nothing")] {
+        let answer = site.ask(rebound(method, path, "")).await;
+        assert_eq!(
+            (answer.status(), &answer.headers()["location"]),
+            (StatusCode::SEE_OTHER, &"http://192.0.2.1:8080/".parse().unwrap())
+        );
+    }
+    // The address that the connection was made to needs no configuration.
+    for (from, host) in [("127.0.0.1", site.v4), ("::1", site.v6)] {
+        let mut request = get("/");
+        request.headers_mut().insert("host", host.to_string().parse().unwrap());
+        assert_eq!(site.ask_from(from, request).await.status(), StatusCode::OK, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn stations_that_fill_every_place_in_silence_do_not_keep_the_others_out() {
+    let site = site(8, "[limits]\nlogin_connections = 8\nlogin_connections_per_client = 2\n").await;
+    let mut held = Vec::new();
+    for last in 100..108 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, last], 0))).unwrap();
+        let mut stream = socket.connect(site.v4).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        held.push(stream);
+    }
+    let begin = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(site.ask(post("/login", "accept=yes")).await.status(), StatusCode::SEE_OTHER);
+    }
+    assert!(begin.elapsed() < Duration::from_secs(4), "waited until they ran out of time: {:?}", begin.elapsed());
+    let mut byte = [0];
+    let oldest = tokio::time::timeout(Duration::from_secs(2), held[0].read(&mut byte)).await;
+    assert!(matches!(oldest, Ok(Ok(0) | Err(_))), "the oldest has given way");
+}
+
+#[tokio::test]
+async fn without_terms_nothing_is_asked_to_be_accepted() {
+    let site = site(8, "[portal]\nterms = \"\"\n").await;
+    let page = site.ask(get("/")).await;
+    assert!(!text(&page).contains("class=\"terms\"") && !text(&page).contains("ccept the terms"), "{}", text(&page));
+    assert_eq!(site.ask(post("/login", "accept=yes")).await.status(), StatusCode::SEE_OTHER);
+    assert!(site.is_in(PHONE));
+    site.sessions.allow_forever(PHONE.parse().unwrap()).unwrap();
+    let page = site.ask(get("/")).await;
+    assert!(text(&page).contains("This device is connected."), "{}", text(&page));
+}
+
+#[tokio::test]
 async fn who_is_no_neighbour_is_told_so() {
     let site = site(8, "").await;
     for request in [get("/"), post("/login", "accept=yes"), post("/logout", "")] {
@@ -293,7 +360,7 @@ async fn head_is_get_without_the_body() {
 async fn a_large_request_is_refused_with_an_answer() {
     let site = site(8, "").await;
     let mut stream = TcpStream::connect(site.v4).await.unwrap();
-    let head = "POST /login HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10485760\r\n\r\n";
+    let head = "POST /login HTTP/1.1\r\nHost: 192.0.2.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10485760\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut read, mut write) = stream.split();
     let sending = async {
