@@ -182,7 +182,8 @@ fn remove(lab: &str) {
     }
     // Only if no namespace needs it.
     let _ = fs::remove_dir(NETNS_ETC);
-    if directory.exists() {
+    // Last, and only then: whoever finds the directory finds what else there is of the lab.
+    if directory.exists() && !namespaces().any(|name| there(&name)) {
         complain(fs::remove_dir_all(directory));
     }
 }

@@ -77,9 +77,9 @@ fn the_lab_of_another_build_or_pid_namespace_is_left_alone() -> Result<()> {
         Ok(directory)
     };
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let start = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("no start time")?;
+    let began = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("no start time")?;
     // Linux has no such pids: a pid of another namespace may well be one that is not here.
-    let by_pid = make("pl4999997-0", &format!("{} {start}", std::process::id()))?;
+    let by_pid = make("pl4999997-0", &format!("{} {began}", std::process::id()))?;
     let by_lock = make("pl4999997-1", "4999997 1")?;
     let lock = File::open(by_lock.join("owner"))?;
     flock(&lock, FlockOperation::LockExclusive)?;
