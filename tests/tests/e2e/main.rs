@@ -3,11 +3,11 @@
 mod bad_input;
 mod clients;
 mod crafted;
+mod deleted_interface;
 mod demo;
 mod expect;
 mod half_close;
 mod idle;
-mod interface;
 mod leaks;
 mod load;
 mod modes;
