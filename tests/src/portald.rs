@@ -135,7 +135,7 @@ pub fn config_text(lab: &Lab, settings: &Settings) -> String {
     let mut text = format!(
         "[guest]\ninterface = \"{interface}\"\nxdp_mode = \"{xdp_mode}\"\n\n\
          [portal]\nsession = \"{session}\"\n\n\
-         [paths]\npins = \"{directory}/bpf/portal\"\nstate = \"{directory}/state\"\nsocket = \"{directory}/portald.sock\"\n"
+         [paths]\npins = \"{directory}/bpf/portal\"\nsocket = \"{directory}/portald.sock\"\n"
     );
     if let Some(clients) = clients {
         write!(text, "\n[limits]\nclients = {clients}\n").expect("a String takes all");
@@ -145,7 +145,6 @@ pub fn config_text(lab: &Lab, settings: &Settings) -> String {
 
 fn write_config(lab: &Lab, settings: &Settings) -> Result<PathBuf> {
     let path = config_path(lab);
-    fs::create_dir_all(lab.directory().join("state"))?;
     fs::write(&path, config_text(lab, settings))?;
     Ok(path)
 }
