@@ -255,7 +255,9 @@ mod tests {
         members.push(admit("c").unwrap());
         assert_eq!(over(&mut members), [false, true, false, false], "the older of the two that are silent");
         drop(members.remove(1));
-        members.iter().for_each(|(member, _)| member.heard());
+        for (member, _) in &members {
+            member.heard();
+        }
         members.push(admit("d").unwrap());
         assert_eq!(over(&mut members), [true, false, false, false], "all had asked: the oldest");
         drop(members);
