@@ -104,6 +104,7 @@ impl Gate {
     /// What the gate itself has to say, carried into the daemon's log for as long as this is polled. It can be taken once.
     pub fn take_log(&mut self) -> Result<impl Future<Output = ()> + Send + use<>> {
         let log = EbpfLogger::init(&mut self.ebpf).context("cannot open the gate's log")?;
+        #[expect(deprecated, reason = "its successor is unsafe, and the logger owns the descriptor that it names")]
         let mut log = AsyncFd::try_with_interest(log, Interest::READABLE).context("cannot wait for the gate's log")?;
         Ok(async move {
             while let Ok(mut ready) = log.readable_mut().await {
