@@ -67,15 +67,6 @@ impl Watch {
                     changed_since = None;
                 }
                 Ok(now) => {
-                    if now.up != up {
-                        up = now.up;
-                        let interface = &now.name;
-                        if up {
-                            info!(interface, "the interface is up again");
-                        } else {
-                            warn!(interface, "the interface is down; bring it up with `ip link set {interface} up`");
-                        }
-                    }
                     match self.judge(&now) {
                         Finding::Sound | Finding::Down => changed_since = None,
                         Finding::Lost(cause) => return anyhow!(cause),
@@ -84,6 +75,15 @@ impl Watch {
                             if since.elapsed() >= SETTLED {
                                 return anyhow!(cause);
                             }
+                        }
+                    }
+                    if now.up != up {
+                        up = now.up;
+                        let interface = &now.name;
+                        if up {
+                            info!(interface, "the interface is up again");
+                        } else {
+                            warn!(interface, "the interface is down; bring it up with `ip link set {interface} up`");
                         }
                     }
                 }

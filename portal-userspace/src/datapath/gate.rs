@@ -106,10 +106,8 @@ impl Gate {
     /// What the gate itself has to say, carried into the daemon's log for as long as this is polled. It can be taken once.
     pub fn take_log(&mut self) -> Result<impl Future<Output = ()> + Send + use<>> {
         let log = EbpfLogger::init(&mut self.ebpf).context("cannot open the gate's log")?;
-        // SAFETY: the log owns its ring buffer's descriptor, gives always the same one, and lives as long as this.
-        #[expect(unsafe_code, reason = "`EbpfLogger` is `AsRawFd` only, which promises nothing")]
-        let mut log = unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }
-            .context("cannot wait for the gate's log")?;
+        #[expect(deprecated, reason = "its successor is unsafe, and the logger owns the descriptor that it names")]
+        let mut log = AsyncFd::try_with_interest(log, Interest::READABLE).context("cannot wait for the gate's log")?;
         Ok(async move {
             while let Ok(mut ready) = log.readable_mut().await {
                 ready.get_inner_mut().flush();
