@@ -36,8 +36,6 @@ pub enum Kind {
     SynAckWithMss,
     /// An acknowledgement.
     Ack,
-    /// An acknowledgement that closes our side.
-    FinAck,
     /// A reset.
     Reset,
     /// A reset that acknowledges, in answer to a segment that does not.
@@ -55,7 +53,6 @@ impl Kind {
         match self {
             Self::SynAck | Self::SynAckWithMss => Some(TcpFlags::SYN | TcpFlags::ACK),
             Self::Ack => Some(TcpFlags::ACK),
-            Self::FinAck => Some(TcpFlags::FIN | TcpFlags::ACK),
             Self::Reset => Some(TcpFlags::RST),
             Self::ResetAck => Some(TcpFlags::RST | TcpFlags::ACK),
             Self::PortUnreachable | Self::Prohibited => None,

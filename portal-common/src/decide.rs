@@ -384,15 +384,10 @@ fn http<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Decision
     let fin = segment.flags.has(TcpFlags::FIN);
     match phase {
         None => answer(Reason::HttpForeign, network, segment.reset()),
-        Some(Phase::Request { .. }) if segment.data_len > 0 => Redirect(Reason::HttpRequest),
-        // Closed without a request: close our side as well, or the client waits for us in FIN-WAIT-2.
-        Some(Phase::Request { first: true }) if fin => {
-            answer(Reason::HttpClosed, network, segment.acknowledgement(Kind::FinAck))
-        }
-        // Closed behind a request whose answer is on its way, or behind a part of one: the responder knows.
-        Some(Phase::Request { first: false }) if fin => Redirect(Reason::HttpRequest),
+        // A FIN without data too: whether the answer to a request is on its way before it, only the responder knows.
+        Some(Phase::Request { .. }) if segment.data_len > 0 || fin => Redirect(Reason::HttpRequest),
         Some(Phase::Answered) if segment.data_len > 0 || fin => {
-            answer(Reason::HttpAcknowledged, network, segment.acknowledgement(Kind::Ack))
+            answer(Reason::HttpAcknowledged, network, segment.acknowledgement())
         }
         Some(Phase::Request { .. } | Phase::Answered) => Drop(Reason::HttpAckOnly),
     }
@@ -428,8 +423,8 @@ impl Segment {
     }
 
     #[inline(always)]
-    const fn acknowledgement(&self, kind: Kind) -> TcpAnswer {
-        (kind, self.ack, self.end())
+    const fn acknowledgement(&self) -> TcpAnswer {
+        (Kind::Ack, self.ack, self.end())
     }
 
     /// RFC 9293 section 3.5.2, group 1.

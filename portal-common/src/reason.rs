@@ -85,13 +85,12 @@ reasons! {
 
     16 HttpHandshake Answered "http_handshake" "SYN to TCP/80: answered with a SYN cookie (RFC 4987).";
     17 HttpAcknowledged Answered "http_acknowledged" "A segment after our answer on TCP/80: acknowledged.";
-    18 HttpClosed Answered "http_closed" "The client closed TCP/80 without a request: closed on our side too.";
-    19 HttpForeign Answered "http_foreign" "A TCP/80 segment of a connection that is not ours, as after an expired session: reset.";
-    20 TcpRefused Answered "tcp_refused" "TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).";
-    21 UdpRefused Answered "udp_refused" "UDP to anything not permitted before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
-    22 QuicRefused Answered "quic_refused" "UDP/443: ICMP port unreachable, so that a browser falls back to TCP at once.";
+    18 HttpForeign Answered "http_foreign" "A TCP/80 segment of a connection that is not ours, as after an expired session: reset.";
+    19 TcpRefused Answered "tcp_refused" "TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).";
+    20 UdpRefused Answered "udp_refused" "UDP to anything not permitted before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
+    21 QuicRefused Answered "quic_refused" "UDP/443: ICMP port unreachable, so that a browser falls back to TCP at once.";
 
-    28 HttpRequest Redirected "http_request" "Data on a TCP/80 connection of ours: the responder answers it.";
+    28 HttpRequest Redirected "http_request" "Data or a FIN on a TCP/80 connection of ours, before our answer: the responder sees to it.";
 
     32 ConfigMissing Dropped "config_missing" "The gate has no configuration: nothing passes (fail closed).";
     33 FrameTruncated Dropped "frame_truncated" "The frame ends inside a header.";

@@ -130,17 +130,15 @@ fn man(page: &[String]) -> Result<Vec<u8>, clap::Error> {
     root.build();
     let mut command = &root;
     for name in page {
-        command = match command.find_subcommand(name) {
-            Some(found) => found,
-            None => {
-                let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-                let message = match known.as_slice() {
-                    [] => format!("`{}` has no commands of its own", command.get_name()),
-                    known => format!("there is no command `{name}`; known here: {}", known.join(", ")),
-                };
-                return Err(root.error(clap::error::ErrorKind::InvalidSubcommand, message));
-            }
+        let Some(found) = command.find_subcommand(name) else {
+            let known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+            let message = match known.as_slice() {
+                [] => format!("`{}` has no commands of its own", command.get_name()),
+                known => format!("there is no command `{name}`; known here: {}", known.join(", ")),
+            };
+            return Err(root.error(clap::error::ErrorKind::InvalidSubcommand, message));
         };
+        command = found;
     }
     let mut text = Vec::new();
     clap_mangen::Man::new(command.clone()).render(&mut text).expect("writing to a Vec does not fail");

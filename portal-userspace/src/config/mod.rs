@@ -15,8 +15,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{datapath::gate::Mode, responder::probes};
+use crate::responder::probes;
 
+pub use crate::net::XdpMode;
 pub use effective::{Effective, ResolveError, Url};
 pub use error::ConfigError;
 pub use values::{AbsolutePath, Clients, Count, GroupName, InterfaceName, PortalUrl, SessionLength, Terms, Title};
@@ -62,45 +63,6 @@ pub struct Guest {
     /// Where in the kernel the gate runs.
     #[serde(default)]
     pub xdp_mode: XdpMode,
-}
-
-/// Where in the kernel the gate runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// In the driver, before the kernel allocates anything for the packet.
-    #[default]
-    Native,
-    /// In the network stack: works with every driver, slower.
-    Generic,
-}
-
-impl std::fmt::Display for XdpMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
-
-impl From<XdpMode> for Mode {
-    fn from(mode: XdpMode) -> Self {
-        match mode {
-            XdpMode::Native => Self::Native,
-            XdpMode::Generic => Self::Generic,
-        }
-    }
-}
-
-impl XdpMode {
-    /// The name, as the configuration and the control API write it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
 }
 
 /// The login page.
@@ -156,8 +118,6 @@ pub struct Limits {
 pub struct Paths {
     /// The directory on the BPF file system for the pinned maps and link.
     pub pins: AbsolutePath,
-    /// The directory for the daemon's state.
-    pub state: AbsolutePath,
     /// The control API's Unix socket.
     pub socket: AbsolutePath,
 }
@@ -167,11 +127,7 @@ pub const DEFAULT_SOCKET: &str = "/run/portal/portald.sock";
 
 impl Default for Paths {
     fn default() -> Self {
-        Self {
-            pins: AbsolutePath::fixed("/sys/fs/bpf/portal"),
-            state: AbsolutePath::fixed("/var/lib/portal"),
-            socket: AbsolutePath::fixed(DEFAULT_SOCKET),
-        }
+        Self { pins: AbsolutePath::fixed("/sys/fs/bpf/portal"), socket: AbsolutePath::fixed(DEFAULT_SOCKET) }
     }
 }
 

@@ -161,7 +161,11 @@ impl Client {
 
 /// Whom the socket's owner and mode let in.
 fn who_may(socket: &Path) -> String {
-    let group = fs::metadata(socket).ok().filter(|m| m.mode() & 0o060 == 0o060).map(|m| m.gid());
+    let Ok(metadata) = fs::metadata(socket) else {
+        // Its directory is closed to this user.
+        return "use sudo, or join the group that `control.group` names in portald's configuration".into();
+    };
+    let group = Some(metadata).filter(|m| m.mode() & 0o060 == 0o060).map(|m| m.gid());
     match group.map(|gid| (gid, Group::by_gid(gid))) {
         Some((_, Ok(Some(group)))) => format!("use sudo, or join the group `{}`", group.name),
         Some((gid, _)) => format!("use sudo, or join the group with number {gid}"),

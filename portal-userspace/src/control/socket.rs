@@ -21,8 +21,8 @@ use crate::config::GroupName;
 pub enum SocketError {
     /// A daemon answers there.
     #[error(
-        "another portald is running: it answers on {}; stop it first, or give this one its own `paths.socket`, \
-         `paths.pins` and `paths.state`", .0.display()
+        "another portald is running: it answers on {}; stop it first, or give this one its own `paths.socket` \
+         and `paths.pins`", .0.display()
     )]
     InUse(PathBuf),
     /// Something else has the name.

@@ -1,9 +1,16 @@
 //! `portald`: what it is told on the command line, and how it ends.
 
+mod preflight;
 mod privilege;
 mod run;
+mod signals;
+mod watch;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
@@ -46,24 +53,46 @@ enum LogFormat {
 /// Runs the daemon. Exit code 0: ended as asked; 1: refused to start, or failed; 2: wrong usage.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    start_log(arguments.log_format);
+    let unusable_filter = start_log(arguments.log_format);
+    if let Some(error) = unusable_filter {
+        tracing::warn!(
+            "RUST_LOG is not a filter ({error}) and is ignored; write it like `info` or `portal_userspace=debug`"
+        );
+    }
     match tokio_main(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The chain of causes on one line: a log has lines.
-            eprintln!("portald: {error:#}");
+            match arguments.log_format {
+                LogFormat::Text => eprintln!("portald: {error:#}"),
+                LogFormat::Json => tracing::error!(error = format!("{error:#}"), "portald ends"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+/// Starts the log; returns what is wrong with RUST_LOG, if it is set and can't be used.
+fn start_log(format: LogFormat) -> Option<String> {
+    let (filter, error) = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) if !text.is_empty() => match EnvFilter::try_new(text) {
+            Ok(filter) => (Some(filter), None),
+            Err(e) => (None, Some(e.to_string())),
+        },
+        Err(e @ std::env::VarError::NotUnicode(_)) => (None, Some(e.to_string())),
+        Ok(_) | Err(std::env::VarError::NotPresent) => (None, None),
+    };
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
+    error
 }
 
 fn tokio_main(arguments: &Arguments) -> Result<()> {
@@ -83,9 +112,9 @@ async fn dispatch(arguments: &Arguments) -> Result<()> {
         return detach(&config);
     }
     let interface = Interface::by_name(config.guest.interface.as_str()).await?;
-    let effective = config.resolve(&interface)?;
-    let setup = run::Setup::new(effective, interface)?;
+    let setup = run::Setup::new(config, interface)?;
     if arguments.check {
+        setup.check()?;
         return std::io::stdout().lock().write_all(setup.effective().to_toml().as_bytes()).context("cannot write");
     }
     privilege::check()?;

@@ -4,27 +4,23 @@
 //! listens. When the daemon ends, by whatever cause, the gate stays: strangers stay out and guests stay in.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 use portal_common::{cookie, tables::Zone};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
+use super::{preflight, privilege, signals::Signals, watch::Watch};
 use crate::{
     clock,
-    config::Effective,
+    config::{Config, Effective},
     control::{Access, Control, ControlSocket, api::GateInfo},
     datapath::{
         gate::{Gate, Policy as GatePolicy},
-        pins::Pins,
+        pins::{PinDirectory, Pins},
         secrets::Secrets,
     },
     net::{Interface, KernelNeighbours, Neighbours},
@@ -38,35 +34,87 @@ use crate::{
 
 /// How often it is looked whether a responder thread has died.
 const RESPONDER_CHECK: Duration = Duration::from_secs(5);
+/// How far from a slot's edges its successor's secret is renewed: the clock that picks the slot is coarse.
+const CLEAR_OF_SLOT: Duration = Duration::from_secs(1);
 /// How long requests in progress may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Everything that follows from the configuration and the interface, checked.
 pub(super) struct Setup {
+    /// The configuration as written.
+    config: Config,
     effective: Effective,
     interface: Interface,
     responder: ResponderPolicy,
 }
 
 impl Setup {
-    pub(super) fn new(effective: Effective, interface: Interface) -> Result<Self> {
+    pub(super) fn new(config: Config, interface: Interface) -> Result<Self> {
+        let effective = config.resolve(&interface)?;
         let responder = ResponderPolicy {
             answers: Answers::new(effective.url_v4.as_str(), effective.url_v6.as_str())?,
             probes: Probes::new(effective.config.probes.iter().cloned()),
-            limits: responder_limits(effective.config.limits.responder_memory_kib.get(), interface.rx_queues),
+            limits: Limits::per_worker(
+                effective.config.limits.responder_memory_kib.get() as usize * 1024,
+                interface.rx_queues,
+            )?,
         };
-        Ok(Self { effective, interface, responder })
+        Ok(Self { config, effective, interface, responder })
     }
 
     pub(super) fn effective(&self) -> &Effective {
         &self.effective
     }
 
+    /// Refuses what `run` would refuse, without touching anything.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { effective: Effective { config, .. }, .. } = self;
+        self.check_interface()?;
+        ControlSocket::group(config.control.group.as_ref())?;
+        let lacking = privilege::lacking()?;
+        if !lacking.is_empty() {
+            warn!(
+                "without {} it is not checked what an earlier portald or others have left on the interface",
+                lacking.join(", ")
+            );
+            return Ok(());
+        }
+        let survey = PinDirectory::below(config.paths.pins.as_path())?.survey(config.limits.clients.get())?;
+        preflight::leftovers(&self.interface, config.guest.xdp_mode, &survey)
+    }
+
+    fn check_interface(&self) -> Result<()> {
+        let mode = self.effective.config.guest.xdp_mode;
+        let destinations = self.gate_policy().destinations().len();
+        preflight::interface(&self.interface, mode, destinations, rustix::param::page_size())
+    }
+
+    fn gate_policy(&self) -> GatePolicy {
+        GatePolicy {
+            gateway_mac: self.interface.gateway_mac(),
+            gateway: self.interface.every_address().collect(),
+            resolvers: self.effective.resolvers.clone(),
+            listeners: self.effective.services.clone(),
+        }
+    }
+
     /// Guards the interface until the daemon is told to stop.
     pub(super) async fn run(self) -> Result<()> {
-        let Self { effective, interface, responder: responder_policy } = self;
-        let config = &effective.config;
         let started = Instant::now();
+        let mut signals = Signals::catch()?;
+
+        // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
+        self.check_interface()?;
+        let policy = self.gate_policy();
+        let Self { config: written, effective, interface, responder: responder_policy } = self;
+        let config = &effective.config;
+        let (clients, mode) = (config.limits.clients.get(), config.guest.xdp_mode);
+        let pins = Pins::lock(config.paths.pins.as_path())?;
+        let survey = pins.directory().survey(clients)?;
+        preflight::leftovers(&interface, mode, &survey)?;
+        let group = ControlSocket::group(config.control.group.as_ref())?;
+        let socket = ControlSocket::bind(config.paths.socket.as_path(), group.as_ref())?;
+        let listeners = web::bind(&effective.listen).await?;
         if !interface.up {
             warn!(
                 interface = interface.name,
@@ -74,19 +122,10 @@ impl Setup {
             );
         }
 
-        let pins = Pins::lock(config.paths.pins.as_path())?;
-        let group = ControlSocket::group(config.control.group.as_ref())?;
-        let socket = ControlSocket::bind(config.paths.socket.as_path(), group.as_ref())?;
-        let listeners = web::bind(&effective.listen).await?;
-
-        let policy = GatePolicy {
-            gateway_mac: interface.gateway_mac(),
-            resolvers: effective.resolvers.clone(),
-            gateway: interface.addresses().chain(interface.v6_link_local.iter().copied().map(IpAddr::from)).collect(),
-            listeners: effective.services.clone(),
-        };
-        let mode = config.guest.xdp_mode;
-        let (mut gate, maps) = Gate::load(&pins, config.limits.clients.get(), &policy)?;
+        // Then what only the kernel can refuse: the program and the sockets.
+        pins.clear(&survey)?;
+        let fresh = pins.fresh_maps();
+        let (mut gate, maps) = Gate::load(&pins, clients)?;
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
         let responder = Responder::spawn(
             interface.index,
@@ -98,18 +137,28 @@ impl Setup {
         )
         .with_context(|| format!("cannot answer requests on {}", interface.name))?;
         let responder = Arc::new(responder);
-        gate.attach(&pins, interface.index, &interface.name, mode.into())?;
+
+        // Last what changes what happens to packets.
+        gate.fill(&policy)?;
+        gate.attach(&pins, interface.index, &interface.name, mode)?;
+        fresh.keep();
+        match gate.take_log() {
+            // Beside the tasks: its end is no reason for the daemon's.
+            Ok(log) => drop(tokio::spawn(log)),
+            Err(e) => warn!(error = format!("{e:#}"), "what the gate has to say will not be in this log"),
+        }
 
         let (stop, stopped) = watch::channel(false);
         let sessions = Arc::new(SessionService::new(maps.sessions, Zone::FIRST, config.portal.session));
         let neighbours: Arc<dyn Neighbours> =
             Arc::new(KernelNeighbours { interface_index: interface.neighbour_index() });
+        let program_id = gate.program_id()?;
         let info = GateInfo {
             interface: interface.name.clone(),
             interface_index: interface.index,
             xdp_mode: mode.to_string(),
             queues: interface.rx_queues,
-            program_id: gate.program_id()?,
+            program_id,
             url_v4: effective.url_v4.to_string(),
             url_v6: effective.url_v6.to_string(),
             listeners: web::local_addresses(&listeners).context("cannot tell where the login page listens")?,
@@ -134,26 +183,32 @@ impl Setup {
         tasks.spawn(LoginPage::new(config, Arc::clone(&sessions), neighbours).serve(listeners, stopped.clone()));
         tasks.spawn(session::sweep_regularly(sessions, stopped.clone()));
         tasks.spawn(renew_secrets(maps.secrets, keys, stopped));
+        let watch = Watch { config: written, interface, program_id, effective };
 
-        let cause = until_told_to_stop(&mut tasks, &responder).await;
+        let cause = tokio::select! {
+            cause = until_told_to_stop(&mut signals, &mut tasks, &responder) => cause,
+            lost = watch.until_lost() => Err(lost),
+        };
         let _: Result<(), _> = stop.send(true);
         if tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             info!("requests in progress were cut off");
         }
-        info!("portald ends; the gate stays: guests stay in, strangers stay out");
+        if cause.is_ok() {
+            info!("portald ends; the gate stays: guests stay in, strangers stay out");
+        }
         cause
     }
 }
 
 /// Waits for a signal; an error if a part of the daemon ended by itself.
-async fn until_told_to_stop(tasks: &mut JoinSet<()>, responder: &Responder) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+async fn until_told_to_stop(signals: &mut Signals, tasks: &mut JoinSet<()>, responder: &Responder) -> Result<()> {
     let mut check = tokio::time::interval(RESPONDER_CHECK);
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            name = signals.next() => {
+                info!(signal = name, "told to end");
+                return Ok(());
+            }
             ended = tasks.join_next() => match ended {
                 Some(Err(e)) => return Err(e).context("a part of portald failed"),
                 Some(Ok(())) | None => bail!("a part of portald ended by itself"),
@@ -167,26 +222,26 @@ async fn until_told_to_stop(tasks: &mut JoinSet<()>, responder: &Responder) -> R
 
 /// Renews the secret of the next cookie slot once in every slot.
 async fn renew_secrets(mut secrets: Secrets, shared: SharedKeys, mut stopped: watch::Receiver<bool>) {
+    let now = clock::now_ns();
+    // A start at the very end of a slot: by the time the new secret is stored its slot may have begun, and cookies with it.
+    let mut wait = if to_next_slot(now) < CLEAR_OF_SLOT { to_next_slot(now) + CLEAR_OF_SLOT } else { Duration::ZERO };
     loop {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
         let now = clock::now_ns();
         if let Err(e) = secrets.renew(now) {
             // The old secret goes on working; only its age suffers.
             warn!(error = format!("{e:#}"), "cannot renew the cookies' secret");
         }
         *shared.write().unwrap_or_else(PoisonError::into_inner) = secrets.keys();
-        let to_next_slot = Duration::from_nanos(cookie::SLOT_NS - now % cookie::SLOT_NS);
-        tokio::select! {
-            () = tokio::time::sleep(to_next_slot + Duration::from_secs(1)) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
+        wait = to_next_slot(now) + CLEAR_OF_SLOT;
     }
 }
 
-/// The responder's memory, shared out evenly: a client's flow always meets the same queue, but nobody knows which.
-fn responder_limits(kib: u32, queues: u32) -> Limits {
-    let bytes = kib as usize * 1024 / queues.max(1) as usize;
-    let default = Limits::default();
-    Limits { bytes, client_bytes: default.client_bytes.min(bytes), ..default }
+fn to_next_slot(now_ns: u64) -> Duration {
+    Duration::from_nanos(cookie::SLOT_NS - now_ns % cookie::SLOT_NS)
 }
 
 fn responder_counters(responder: &Responder) -> Vec<(&'static str, u64)> {
@@ -194,6 +249,7 @@ fn responder_counters(responder: &Responder) -> Vec<(&'static str, u64)> {
     let answered = Status::ALL.iter().zip(total.answered).map(|(status, count)| (status.counter_name(), count));
     answered
         .chain([
+            ("closed", total.closed),
             ("acknowledged", total.acknowledged),
             ("ignored", total.ignored),
             ("orphans", total.orphans),

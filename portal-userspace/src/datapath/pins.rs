@@ -18,6 +18,8 @@ use aya::maps::{MapInfo, MapType};
 use portal_common::tables::{ClientKey, CookieKeys, Counters, GateConfig, MAX_QUEUES, ServiceKey, Session};
 use rustix::fs::{FlockOperation, flock, statfs};
 
+use super::attachment::Attachment;
+
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
 const LAYOUT: &str = "v1";
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
@@ -26,12 +28,52 @@ const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// How many destinations strangers may reach.
 pub(crate) const MAX_SERVICES: u32 = 256;
 
+/// The directory with the pins of this version. Reading it changes nothing.
+#[derive(Clone, Debug)]
+pub struct PinDirectory(PathBuf);
+
 /// The pin directory, locked for as long as this lives.
 pub struct Pins {
-    directory: PathBuf,
+    directory: PinDirectory,
     // The lock: the kernel lets go of it when the daemon ends, however it ends.
     _lock: File,
 }
+
+/// What an earlier portald has left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The gate's attachments.
+    pub attachments: Vec<Attachment>,
+    /// The maps that cannot be used as they are.
+    pub unfit: Vec<UnfitMap>,
+}
+
+/// A pinned map that is not the one that this portald would make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfitMap {
+    /// Where it is pinned.
+    pub pin: PathBuf,
+    /// What is wrong with it.
+    pub fault: MapFault,
+}
+
+/// What is wrong with a pinned map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapFault {
+    /// Its type, its key or its value is another.
+    Layout,
+    /// It has room for another number of entries.
+    Size {
+        /// How many it has room for.
+        pinned: u32,
+        /// How many it should have room for.
+        wanted: u32,
+    },
+}
+
+/// Maps that were not there before. Dropping this removes them, unless they are kept: a start that fails leaves nothing.
+#[must_use]
+pub struct FreshMaps(Vec<PathBuf>);
 
 /// A map that the gate and user space share.
 pub(crate) struct SharedMap {
@@ -57,11 +99,18 @@ pub(crate) fn shared_maps(clients: u32) -> [SharedMap; 6] {
     ]
 }
 
-impl Pins {
-    /// Creates the directory if need be, and locks it.
-    pub fn lock(root: &Path) -> Result<Self> {
+impl PinDirectory {
+    /// The directory below this root, which need not be there yet; an error where nothing could be pinned.
+    pub fn below(root: &Path) -> Result<Self> {
         let parent = root.parent().unwrap_or(root);
         let probe = if root.exists() { root } else { parent };
+        if !probe.exists() {
+            bail!(
+                "{} does not exist, so there is nowhere to pin the gate; mount the BPF file system \
+                 (`mount -t bpf bpf /sys/fs/bpf`), or set `paths.pins` to a directory on one",
+                probe.display()
+            );
+        }
         let filesystem = statfs(probe).with_context(|| format!("cannot look at {}", probe.display()))?;
         if u64::try_from(filesystem.f_type).ok() != Some(BPF_FS_MAGIC) {
             bail!(
@@ -70,6 +119,63 @@ impl Pins {
                 root.display()
             );
         }
+        let directory = Self(root.join(LAYOUT));
+        for path in entries(root)? {
+            if path != directory.0 {
+                bail!(
+                    "{} was pinned by another version of Portal; run that version's `portald --detach` first \
+                     (the network is open until portald runs again)",
+                    path.display()
+                );
+            }
+        }
+        Ok(directory)
+    }
+
+    /// What an earlier portald has left here, compared with what this one needs for this many clients.
+    pub fn survey(&self, clients: u32) -> Result<Survey> {
+        let links = entries(&self.0)?.into_iter().filter(|path| is_link(path));
+        let attachments = links.map(|pin| Attachment::from_pin(&pin)).collect::<Result<_>>()?;
+        let unfit = shared_maps(clients).iter().filter_map(|map| self.fault(map).transpose()).collect::<Result<_>>()?;
+        Ok(Survey { attachments, unfit })
+    }
+
+    /// The loader takes pinned maps without looking: this looks.
+    fn fault(&self, expected: &SharedMap) -> Result<Option<UnfitMap>> {
+        let pin = self.map(expected.name);
+        if !pin.exists() {
+            return Ok(None);
+        }
+        let info = MapInfo::from_pin(&pin).with_context(|| format!("cannot open the pinned map {}", pin.display()))?;
+        let kind = info.map_type().with_context(|| format!("cannot tell the type of {}", pin.display()))?;
+        let layout = (kind, info.key_size() as usize, info.value_size() as usize);
+        let (pinned, wanted) = (info.max_entries(), expected.max_entries);
+        let fault = if layout != (expected.kind, expected.key_size, expected.value_size) {
+            MapFault::Layout
+        } else if pinned != wanted {
+            MapFault::Size { pinned, wanted }
+        } else {
+            return Ok(None);
+        };
+        Ok(Some(UnfitMap { pin, fault }))
+    }
+
+    /// Where a map of this name is pinned.
+    pub(crate) fn map(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Where the attachment to this interface is pinned.
+    pub(crate) fn link(&self, ifindex: u32) -> PathBuf {
+        self.0.join(format!("link-{ifindex}"))
+    }
+}
+
+impl Pins {
+    /// Creates the directory if need be, and locks it.
+    pub fn lock(root: &Path) -> Result<Self> {
+        // Before anything is created.
+        PinDirectory::below(root)?;
         fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
         let lock = File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -80,87 +186,81 @@ impl Pins {
             ),
             Err(e) => return Err(e).with_context(|| format!("cannot lock {}", root.display())),
         }
-        let pins = Self { directory: root.join(LAYOUT), _lock: lock };
-        pins.refuse_other_layouts(root)?;
-        fs::create_dir_all(&pins.directory).with_context(|| format!("cannot create {}", pins.directory.display()))?;
-        Ok(pins)
+        let directory = PinDirectory::below(root)?;
+        fs::create_dir_all(&directory.0).with_context(|| format!("cannot create {}", directory.0.display()))?;
+        Ok(Self { directory, _lock: lock })
     }
 
-    fn refuse_other_layouts(&self, root: &Path) -> Result<()> {
-        for entry in fs::read_dir(root).with_context(|| format!("cannot read {}", root.display()))? {
-            let path = entry.with_context(|| format!("cannot read {}", root.display()))?.path();
-            if path != self.directory {
-                bail!(
-                    "{} was pinned by another version of Portal; run that version's `portald --detach` first \
-                     (the network is open until portald runs again)",
-                    path.display()
-                );
-            }
+    /// The directory.
+    pub fn directory(&self) -> &PinDirectory {
+        &self.directory
+    }
+
+    #[expect(clippy::unused_self, reason = "only who holds the lock may")]
+    /// Removes what is of no use any more: attachments whose interface is gone, and maps that are unfit unless a gate runs over them.
+    pub(crate) fn clear(&self, survey: &Survey) -> Result<()> {
+        let live = survey.attachments.iter().any(|a| a.ifindex.is_some());
+        if live && let Some(map) = survey.unfit.first() {
+            bail!("a gate runs over the pinned map {}, which has another layout or size", map.pin.display());
+        }
+        let remove = |pin: &Path| fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()));
+        for attachment in survey.attachments.iter().filter(|a| a.ifindex.is_none()) {
+            remove(&attachment.pin)?;
+            tracing::debug!(pin = %attachment.pin.display(), "removed the attachment to an interface that is gone");
+        }
+        for map in &survey.unfit {
+            remove(&map.pin)?;
+            tracing::warn!(map = %map.pin.display(), "made anew, as it had another layout or size and nothing is attached: what was in it is forgotten");
         }
         Ok(())
     }
 
-    /// Where a map of this name is pinned.
-    pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    /// Where the attachment to this interface is pinned.
-    pub(crate) fn link(&self, ifindex: u32) -> PathBuf {
-        self.directory.join(format!("link-{ifindex}"))
-    }
-
-    /// Every pinned attachment.
-    pub(crate) fn links(&self) -> Result<Vec<PathBuf>> {
-        let mut links = Vec::new();
-        for entry in
-            fs::read_dir(&self.directory).with_context(|| format!("cannot read {}", self.directory.display()))?
-        {
-            let entry = entry.with_context(|| format!("cannot read {}", self.directory.display()))?;
-            if entry.file_name().to_string_lossy().starts_with("link-") {
-                links.push(entry.path());
-            }
-        }
-        Ok(links)
-    }
-
-    /// Checks that the maps pinned here are the ones this version would make, because the loader takes them without looking.
-    pub(crate) fn check(&self, clients: u32) -> Result<()> {
-        for expected in shared_maps(clients) {
-            let path = self.map(expected.name);
-            if !path.exists() {
-                continue;
-            }
-            let info =
-                MapInfo::from_pin(&path).with_context(|| format!("cannot open the pinned map {}", path.display()))?;
-            let kind = info.map_type().with_context(|| format!("cannot tell the type of {}", path.display()))?;
-            if (kind, info.key_size() as usize, info.value_size() as usize)
-                != (expected.kind, expected.key_size, expected.value_size)
-            {
-                bail!(
-                    "the pinned map {} has another layout than this version of Portal uses; \
-                     run `portald --detach` (the network is open until portald runs again)",
-                    path.display()
-                );
-            }
-            if info.max_entries() != expected.max_entries {
-                bail!(
-                    "the pinned map {} has room for {} entries, not {}: a running gate's tables cannot be resized; set `limits.clients` back, \
-                     or run `portald --detach`, which ends all sessions (the network is open until portald runs again)",
-                    path.display(),
-                    info.max_entries(),
-                    expected.max_entries
-                );
-            }
-        }
-        Ok(())
+    /// The maps that are not there yet. To be called before they are made.
+    pub(crate) fn fresh_maps(&self) -> FreshMaps {
+        // The size does not matter for the names.
+        let pins = shared_maps(0).into_iter().map(|map| self.directory.map(map.name));
+        FreshMaps(pins.filter(|pin| !pin.exists()).collect())
     }
 
     /// Removes every pin. The kernel detaches the gate and forgets the sessions.
     pub fn remove(self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.directory)? {
+        for entry in fs::read_dir(&self.directory.0)? {
             fs::remove_file(entry?.path())?;
         }
-        fs::remove_dir(&self.directory)
+        fs::remove_dir(&self.directory.0)
     }
+}
+
+impl FreshMaps {
+    /// Keeps them: the gate is attached.
+    pub(crate) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for FreshMaps {
+    fn drop(&mut self) {
+        for pin in &self.0 {
+            match fs::remove_file(pin) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(map = %pin.display(), error = %e, "cannot remove a map that was made in vain");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What is in a directory, or nothing where there is none.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let context = || format!("cannot read {}", directory.display());
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry.with_context(context)?.path())).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).with_context(context),
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
 }

@@ -6,10 +6,10 @@ use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
     link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
 };
+use serde::{Deserialize, Serialize};
 use xdp::nic::NicIndex;
 
 use super::netlink::{NetError, ask};
-use crate::{config::XdpMode, datapath::gate::Mode};
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct Interface {
     pub rx_queues: u32,
     /// IPv4 addresses, of the master where there is one.
     pub v4: Vec<Ipv4Addr>,
-    /// Global and unique-local IPv6 addresses, of the master where there is one.
+    /// Global and unique-local IPv6 addresses, of the master where there is one; no temporary ones (RFC 8981): they go again.
     pub v6: Vec<Ipv6Addr>,
     /// Link-local IPv6 addresses, of the master where there is one.
     pub v6_link_local: Vec<Ipv6Addr>,
@@ -47,6 +47,33 @@ pub struct Master {
     pub index: u32,
     /// Its MAC address: what guests send to.
     pub mac: [u8; 6],
+}
+
+/// Where in the kernel an XDP program runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, before the kernel allocates anything for the packet.
+    #[default]
+    Native,
+    /// In the network stack: works with every driver, slower.
+    Generic,
+}
+
+impl XdpMode {
+    /// The name, as the configuration and the control API write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+impl std::fmt::Display for XdpMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// An XDP program that is attached to an interface.
@@ -100,6 +127,11 @@ impl Interface {
         self.v4.iter().copied().map(IpAddr::V4).chain(self.v6.iter().copied().map(IpAddr::V6))
     }
 
+    /// Every address of the interface, the link-local ones included.
+    pub fn every_address(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().chain(self.v6_link_local.iter().copied().map(IpAddr::V6))
+    }
+
     fn from_link(link: &LinkMessage) -> Result<Self, NetError> {
         let name = link_name(link);
         let Some(mac) = link_mac(link) else { return Err(NetError::NotEthernet { name }) };
@@ -130,6 +162,8 @@ impl Interface {
     async fn read_addresses(&mut self) -> Result<(), NetError> {
         let index = self.neighbour_index();
         for message in ask(|h| h.address().get().set_link_index_filter(index).execute()).await? {
+            // The kernel has one flag for "secondary" (IPv4) and "temporary" (IPv6).
+            let temporary = message.header.flags.contains(AddressHeaderFlags::Secondary);
             let failed = message.header.flags.contains(AddressHeaderFlags::Dadfailed)
                 || message
                     .attributes
@@ -151,26 +185,13 @@ impl Interface {
                 Some(_) if failed => {}
                 Some(IpAddr::V4(a)) => self.v4.push(a),
                 Some(IpAddr::V6(a)) if a.is_unicast_link_local() => self.v6_link_local.push(a),
+                Some(IpAddr::V6(_)) if temporary => {}
                 Some(IpAddr::V6(a)) => self.v6.push(a),
                 None => {}
             }
         }
         Ok(())
     }
-}
-
-/// How the XDP program on this interface is attached; None where there is none. For callers that are not async.
-pub(crate) fn attached_mode(interface: &str) -> anyhow::Result<Option<Mode>> {
-    // On a thread of its own, as the caller may be inside a runtime already, which can't be entered twice. A new thread
-    // is in the network namespace of the one that made it.
-    let found = std::thread::scope(|scope| {
-        let asking = scope.spawn(|| -> Result<Interface, NetError> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(Interface::by_name(interface))
-        });
-        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })?;
-    Ok(found.xdp.iter().find_map(|program| program.mode).map(Mode::from))
 }
 
 fn attached(xdp: &[LinkXdp]) -> Vec<AttachedXdp> {

@@ -1,5 +1,6 @@
 //! What the kernel knows of the network: interfaces and neighbours, over rtnetlink.
 
+mod changes;
 mod interface;
 mod mac;
 mod neighbour;
@@ -8,8 +9,8 @@ mod netlink;
 pub(crate) mod client;
 pub(crate) mod serve;
 
-pub(crate) use interface::attached_mode;
-pub use interface::{AttachedXdp, Interface, Master};
+pub(crate) use changes::Changes;
+pub use interface::{AttachedXdp, Interface, Master, XdpMode};
 pub use mac::{Mac, MacError};
 pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, mac_of, neighbours};
 pub use netlink::NetError;

@@ -248,29 +248,28 @@ mod tests {
     #[test]
     fn in_a_full_crowd_the_oldest_that_is_silent_gives_way_and_then_the_oldest() {
         let crowd = Crowd::new(3, 2);
-        let (a, mut a_closed) = crowd.admit("a").map(|(m, c)| (m, Box::pin(c))).unwrap();
-        a.heard();
-        let (b, mut b_closed) = crowd.admit("b").map(|(m, c)| (m, Box::pin(c))).unwrap();
-        let (c, mut c_closed) = crowd.admit("b").map(|(m, c)| (m, Box::pin(c))).unwrap();
-        assert!(crowd.admit("b").is_none(), "b has two, and does not push others out");
-        let (d, mut d_closed) = crowd.admit("d").map(|(m, c)| (m, Box::pin(c))).unwrap();
-        let mut closed = |now: &str| {
-            let all = [&mut a_closed, &mut b_closed, &mut c_closed, &mut d_closed].map(|c| c.now_or_never().is_some());
-            let names: String = "abcd".chars().zip(all).filter(|(_, closed)| *closed).map(|(name, _)| name).collect();
-            assert_eq!(names, now);
-        };
-        closed("b");
-        c.heard();
-        d.heard();
-        let (e, _e_closed) = crowd.admit("e").unwrap();
-        e.heard();
-        drop((a, b, c, d, e));
+        let admit = |client| crowd.admit(client).map(|(member, closed)| (member, Box::pin(closed)));
+        let mut members: Vec<_> = ["a", "b", "b"].map(|client| admit(client).unwrap()).into();
+        members[0].0.heard();
+        assert!(admit("b").is_none(), "b has two, and does not push others out");
+        members.push(admit("c").unwrap());
+        assert_eq!(over(&mut members), [false, true, false, false], "the older of the two that are silent");
+        drop(members.remove(1));
+        for (member, _) in &members {
+            member.heard();
+        }
+        members.push(admit("d").unwrap());
+        assert_eq!(over(&mut members), [true, false, false, false], "all had asked: the oldest");
+        drop(members);
         let open = crowd.lock();
         assert!(open.silent.is_empty() && open.heard.is_empty());
-        drop(open);
-        assert!(a_closed.now_or_never().is_some(), "all had asked: the oldest");
         let taken = crowd.places.taken.lock().unwrap();
         assert!(taken.sum == 0 && taken.each.is_empty());
+    }
+
+    /// Which have to close. To be asked once for each that has.
+    fn over<M>(members: &mut [(M, impl Future + Unpin)]) -> Vec<bool> {
+        members.iter_mut().map(|(_, closed)| closed.now_or_never().is_some()).collect()
     }
 
     #[test]

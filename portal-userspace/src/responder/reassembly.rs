@@ -15,11 +15,12 @@
 //! A client may half-close: its FIN then comes in a segment of its own, right behind the request and before the client has
 //! our answer. What it gets depends on what is kept:
 //! - on a partial request whose end it marks: the request is cut short, and refused as if the FIN had come with the data.
-//! - on an answered one: the same answer again, now acknowledging the FIN. If the first is in flight, the two arrive in this
-//!   order; the second then only acknowledges the FIN, to a client that is in CLOSING (RFC 9293 section 3.10.7.4 takes the
-//!   acknowledgement of any segment that is in the window, as this one's FIN just is). If the first was lost, it is the
-//!   answer itself. An acknowledgement alone would be wrong in both cases: it comes before the window after the first, and
-//!   without the first it keeps the client from asking again.
+//! - on an answered one: the same answer again, now acknowledging the FIN. If the first was lost, it is the answer itself. If
+//!   it is in flight, the two arrive in this order, and all that is new in the second is its acknowledgement: Linux takes
+//!   that of a segment that ends where the window begins (`tcp_sequence`), and is done; others discard it as old, and repeat
+//!   their FIN with the new acknowledgement number, which the gate acknowledges. An acknowledgement without the answer would
+//!   be wrong in both cases: behind the first answer it lies before the window, and without that answer it keeps the client
+//!   from asking again.
 //! - on nothing, most often: the request came in one segment and was answered without leaving a trace. The answer is in
 //!   flight: once it has it, the client repeats its FIN with the new acknowledgement number, and the gate acknowledges that.
 //!   Or it was lost: then the client repeats its request, which Linux joins with the FIN (`tcp_retrans_try_collapse`). A bare

@@ -454,12 +454,7 @@ fn rows() -> Vec<Row> {
         redirect("a request in a jumbo frame, cut to what the responder takes", v6(intercepted(ACK | PSH, 3000, 0))),
         redirect("the bare FIN behind a request", v4(behind(intercepted(ACK | FIN, 0, 0), 70))),
         redirect("the same over IPv6", v6(behind(intercepted(ACK | FIN, 0, 0), 70))),
-        answer(
-            "a client that closes without a request",
-            v4(intercepted(ACK | FIN, 0, 0)),
-            R::HttpClosed,
-            segment(FIN | ACK, Some(1)),
-        ),
+        redirect("a client that closes without a request", v4(intercepted(ACK | FIN, 0, 0))),
         drop("the acknowledgement of our response", v6(intercepted(ACK, 0, 701)), R::HttpAckOnly),
         answer(
             "the client's FIN after our response",
