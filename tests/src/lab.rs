@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
@@ -41,7 +42,7 @@ pub struct Lab {
     directory: PathBuf,
     services: Vec<Service>,
     // Held for what dropping them does. The registration goes last: it removes what the others need.
-    _guest_program: Ebpf,
+    guest_program: Ebpf,
     _registration: Registration,
 }
 
@@ -60,42 +61,33 @@ impl Lab {
     /// Builds a lab. Needs root.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        ensure!(
-            rustix::process::geteuid().is_root(),
-            "the lab makes network namespaces and loads BPF programs: run it as root"
-        );
-        removal::remove_abandoned()?;
+        demand_root()?;
         let name = format!("pl{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = removal::register(&name)?;
+        // Before the hold is given back, so that a failure can remove what there is.
         let registration = Registration { name: name.clone() };
-        let [guest, other, gateway, internet] = removal::PARTS.map(|part| Namespace::create(&format!("{name}-{part}")));
-        let (guest, other, gateway, internet) = (guest?, other?, gateway?, internet?);
-        let bpf = directory.join("bpf");
-        fs::create_dir(&bpf)?;
-        succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf)).context("cannot mount a bpffs")?;
-        let guest_program = wire(&guest, &other, &gateway, &internet)?;
-        for client in [&guest, &other] {
-            let etc = Path::new("/etc/netns").join(client.name());
-            // Again if another lab has just removed the empty parent.
-            fs::create_dir_all(&etc).or_else(|_| fs::create_dir_all(&etc))?;
-            fs::write(etc.join("resolv.conf"), format!("nameserver {GATEWAY_V4}\n"))?;
-        }
+        let directory = removal::register(&name)?;
+        let hold = removal::hold_off();
+        let ([guest, other, gateway, internet], guest_program) = match build(&name, &directory) {
+            Ok(built) => built,
+            Err(e) => {
+                drop(hold);
+                return Err(e);
+            }
+        };
+        drop(hold);
         let services = vec![services::dnsmasq(&gateway, &directory)?, services::nginx(&internet, &directory)?];
-        Ok(Self {
-            guest,
-            other,
-            gateway,
-            internet,
-            directory,
-            services,
-            _guest_program: guest_program,
-            _registration: registration,
-        })
+        Ok(Self { guest, other, gateway, internet, directory, services, guest_program, _registration: registration })
     }
 
     /// The lab's own directory; it goes with the lab.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Lays the guests' wire again, after one end of it was deleted.
+    pub fn rewire_guests(&mut self) -> Result<()> {
+        self.guest_program = wire_guests(&self.guest, &self.other, &self.gateway)?;
+        Ok(())
     }
 
     /// A bpffs of the lab's own, for pins.
@@ -129,20 +121,49 @@ impl Drop for Lab {
     }
 }
 
-/// Lays the wires and sets the addresses and routes; returns what keeps the guest's end able to receive from XDP.
-fn wire(guest: &Namespace, other: &Namespace, gateway: &Namespace, internet: &Namespace) -> Result<Ebpf> {
-    for namespace in [guest, other, gateway, internet] {
+/// Stops anybody but the machine's real root.
+fn demand_root() -> Result<()> {
+    const REMEDY: &str = "the lab makes network namespaces and loads BPF programs: run it as root";
+    ensure!(rustix::process::geteuid().is_root(), REMEDY);
+    // user_namespaces(7): the initial one maps every id to itself.
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_real = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    ensure!(is_real, "{REMEDY} of the machine, not of a user namespace, as a rootless container has it");
+    Ok(())
+}
+
+/// Makes all of a lab that does not run: guest, other, gateway and internet, and what keeps the guest's end able to receive from
+/// XDP.
+fn build(name: &str, directory: &Path) -> Result<([Namespace; 4], Ebpf)> {
+    let [guest, other, gateway, internet] = removal::PARTS.map(|part| Namespace::create(&format!("{name}-{part}")));
+    let (guest, other, gateway, internet) = (guest?, other?, gateway?, internet?);
+    let bpf = directory.join("bpf");
+    fs::create_dir(&bpf)?;
+    succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf)).context("cannot mount a bpffs")?;
+    for namespace in [&guest, &other, &gateway, &internet] {
         // Without duplicate address detection an IPv6 address works at once.
         namespace.set("net/ipv6/conf/default/accept_dad", "0")?;
         namespace.set("net/ipv6/conf/default/accept_ra", "0")?;
     }
     gateway.set("net/ipv4/ip_forward", "1")?;
     gateway.set("net/ipv6/conf/all/forwarding", "1")?;
-    let (g, o, w, i) = (guest.name(), other.name(), gateway.name(), internet.name());
+    let guest_program = wire_guests(&guest, &other, &gateway)?;
+    wire_internet(&gateway, &internet)?;
+    for client in [&guest, &other] {
+        let etc = Path::new("/etc/netns").join(client.name());
+        // Again if another lab has just removed the empty parent.
+        fs::create_dir_all(&etc).or_else(|_| fs::create_dir_all(&etc))?;
+        fs::write(etc.join("resolv.conf"), format!("nameserver {GATEWAY_V4}\n"))?;
+    }
+    Ok(([guest, other, gateway, internet], guest_program))
+}
+
+/// Lays the wire between the guests and the gateway; returns what keeps the guest's end able to receive from XDP.
+fn wire_guests(guest: &Namespace, other: &Namespace, gateway: &Namespace) -> Result<Ebpf> {
+    let (g, o, w) = (guest.name(), other.name(), gateway.name());
     sh(&format!(
         "ip link add eth0 netns {g} address {GUEST_MAC} type veth peer name {GUEST_INTERFACE} netns {w} address {GATEWAY_MAC}"
     ))?;
-    sh(&format!("ip link add wan0 netns {w} type veth peer name eth0 netns {i}"))?;
     for (namespace, interface) in [(guest, "eth0"), (gateway, GUEST_INTERFACE)] {
         // Frames as they are on a real wire: with their checksums, and their VLAN tags inside.
         let off = ["tx", "off", "txvlan", "off", "rxvlan", "off"];
@@ -150,23 +171,36 @@ fn wire(guest: &Namespace, other: &Namespace, gateway: &Namespace, internet: &Na
     }
     sh(&format!("ip -n {g} link add link eth0 name mac0 netns {o} address {OTHER_MAC} type macvlan mode bridge"))?;
     other.ip("link set mac0 name eth0")?;
-
     for (namespace, interface, v4, v6) in [
         (guest, "eth0", GUEST_V4, GUEST_V6),
         (other, "eth0", OTHER_V4, OTHER_V6),
         (gateway, GUEST_INTERFACE, GATEWAY_V4, GATEWAY_V6),
-        (gateway, "wan0", UPLINK_V4, UPLINK_V6),
-        (internet, "eth0", SITE_V4, SITE_V6),
     ] {
-        namespace.ip(&format!("link set {interface} up"))?;
-        namespace.ip(&format!("addr add {v4}/24 dev {interface}"))?;
-        namespace.ip(&format!("addr add {v6}/64 dev {interface} nodad"))?;
+        set_up(namespace, interface, v4, v6)?;
     }
-    for (namespace, v4, v6) in
-        [(guest, GATEWAY_V4, GATEWAY_V6), (other, GATEWAY_V4, GATEWAY_V6), (internet, UPLINK_V4, UPLINK_V6)]
-    {
-        namespace.ip(&format!("route add default via {v4}"))?;
-        namespace.ip(&format!("route add default via {v6}"))?;
+    for client in [guest, other] {
+        route(client, GATEWAY_V4, GATEWAY_V6)?;
     }
     guest.enter(|| xdp_pass::attach("eth0"))
+}
+
+/// Lays the wire between the gateway and the internet.
+fn wire_internet(gateway: &Namespace, internet: &Namespace) -> Result<()> {
+    sh(&format!("ip link add wan0 netns {} type veth peer name eth0 netns {}", gateway.name(), internet.name()))?;
+    set_up(gateway, "wan0", UPLINK_V4, UPLINK_V6)?;
+    set_up(internet, "eth0", SITE_V4, SITE_V6)?;
+    route(internet, UPLINK_V4, UPLINK_V6)
+}
+
+fn set_up(namespace: &Namespace, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    namespace.ip(&format!("link set {interface} up"))?;
+    namespace.ip(&format!("addr add {v4}/24 dev {interface}"))?;
+    namespace.ip(&format!("addr add {v6}/64 dev {interface} nodad"))?;
+    Ok(())
+}
+
+fn route(namespace: &Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    namespace.ip(&format!("route add default via {v4}"))?;
+    namespace.ip(&format!("route add default via {v6}"))?;
+    Ok(())
 }

@@ -102,6 +102,11 @@ impl Portald {
         self.service.wait(limit)
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        self.service.wait(limit)
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.service.log()
@@ -149,11 +154,11 @@ fn write_config(lab: &Lab, settings: &Settings) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Runs portald in the lab's gateway with this text as its configuration, for as long as 5 s: for one that must refuse.
+/// Runs portald in the lab's gateway with this text as its configuration, for as long as 20 s: for one that must refuse.
 pub fn refused(lab: &Lab, config: &str) -> Result<Output> {
     let path = lab.directory().join("refused.toml");
     fs::write(&path, config)?;
-    run(lab.gateway.service(binary("portald")?).arg("--config").arg(path), Duration::from_secs(5))
+    run(lab.gateway.service(binary("portald")?).arg("--config").arg(path), Duration::from_secs(20))
 }
 
 /// Runs portald in the lab's gateway with these arguments, for as long as 5 s.
@@ -180,9 +185,12 @@ pub fn portalctl_line(lab: &Lab) -> Result<String> {
     Ok(format!("{} --socket {}", binary("portalctl")?.display(), socket(lab).display()))
 }
 
+/// Names a directory whose `portald` and `portalctl` the lab takes instead of its own build's.
+pub const BINARIES: &str = "PORTAL_LAB_BINARIES";
+
 /// A built binary: it is beside the one that runs, or beside the directory of a test. Under `cargo test` it is brought up to date
-/// first, as cargo builds no other package's binaries for a test.
-fn binary(name: &str) -> Result<PathBuf> {
+/// first, as cargo builds no other package's binaries for a test. [`BINARIES`] overrides all that.
+pub fn binary(name: &str) -> Result<PathBuf> {
     static DIRECTORY: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| directory_of_binaries().map_err(|e| format!("{e:#}")));
     let path = directory.as_ref().map_err(|e| anyhow!("{e}"))?.join(name);
@@ -191,6 +199,9 @@ fn binary(name: &str) -> Result<PathBuf> {
 }
 
 fn directory_of_binaries() -> Result<PathBuf> {
+    if let Some(chosen) = std::env::var_os(BINARIES) {
+        return Ok(chosen.into());
+    }
     let own = std::env::current_exe()?;
     let mut directory = own.parent().context("a binary is in a directory")?;
     let is_test = directory.ends_with("deps");

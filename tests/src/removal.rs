@@ -1,8 +1,9 @@
 //! Removing labs: one's own, those of a process that a signal ends, and those whose process is gone.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     fs::{self, File},
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -16,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::{
     fs::{FlockOperation, flock},
+    io::Errno,
     mount::{UnmountFlags, unmount},
     process::{Pid, Signal, kill_process},
 };
@@ -32,11 +34,11 @@ pub(crate) const LABS: &str = "/run/portal-lab";
 const NETNS_ETC: &str = "/etc/netns";
 /// The parts of a lab, as the namespaces' names end.
 pub(crate) const PARTS: [&str; 4] = ["guest", "other", "gateway", "internet"];
-/// The file in a lab's directory that names the process that made it.
+/// The file in a lab's directory that names the process that made it and is locked for as long as that process lives.
 const OWNER: &str = "owner";
 
-/// The labs of this process.
-static OURS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// The labs of this process, with their locked owner files.
+static OURS: Mutex<BTreeMap<String, File>> = Mutex::new(BTreeMap::new());
 
 /// No exit code has been chosen.
 const UNSET: i32 = -1;
@@ -51,7 +53,7 @@ pub fn wait_for_signal(exit_code: i32) -> ! {
     }
 }
 
-fn ours() -> MutexGuard<'static, BTreeSet<String>> {
+fn ours() -> MutexGuard<'static, BTreeMap<String, File>> {
     OURS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -60,67 +62,104 @@ pub(crate) fn directory(lab: &str) -> PathBuf {
     Path::new(LABS).join(lab)
 }
 
-/// Makes the lab's directory and promises that the lab goes when this process does.
+/// Removes the labs that were abandoned, makes this one's directory, and promises that the lab goes when this process does.
 pub(crate) fn register(lab: &str) -> Result<PathBuf> {
     remove_on_signal();
-    ours().insert(lab.to_owned());
+    fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
+    // Two runners that start at once must not sweep the same lab, nor one that is not locked yet.
+    let lock = File::open(LABS)?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    remove_abandoned()?;
     let directory = directory(lab);
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    fs::write(
-        directory.join(OWNER),
-        format!("{} {}", std::process::id(), start_time(std::process::id()).unwrap_or(0)),
-    )?;
+    let mut ours = ours();
+    fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut owner = File::create_new(directory.join(OWNER))?;
+    flock(&owner, FlockOperation::NonBlockingLockExclusive)?;
+    write!(owner, "{} {}", std::process::id(), start_time(std::process::id())?.unwrap_or(0))?;
+    ours.insert(lab.to_owned(), owner);
     Ok(directory)
+}
+
+/// Holds off the removal at a signal, which then sees all that was made meanwhile; whoever waits for it here was overtaken by
+/// the signal and makes nothing any more.
+pub(crate) fn hold_off() -> impl Drop {
+    ours()
 }
 
 /// Removes a lab of this process.
 pub(crate) fn unregister(lab: &str) {
     // Held until it is gone, so that a signal meanwhile ends the process only then.
     let mut ours = ours();
-    remove(lab);
-    ours.remove(lab);
+    // A name that another pid namespace's process has taken is not ours.
+    if ours.contains_key(lab) {
+        remove(lab);
+        ours.remove(lab);
+    }
 }
 
 /// Removes labs whose process is gone, as after a `kill -9`.
-pub(crate) fn remove_abandoned() -> Result<()> {
-    fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
-    // Two runners that start at once must not sweep the same lab.
-    let lock = File::open(LABS)?;
-    flock(&lock, FlockOperation::LockExclusive)?;
+fn remove_abandoned() -> Result<()> {
     for entry in fs::read_dir(LABS)? {
         let entry = entry?;
-        let owner = fs::read_to_string(entry.path().join(OWNER)).unwrap_or_default();
-        let owner = owner.split_once(' ').and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
-        let alive = match owner {
-            Some((pid, start)) => start_time(pid) == Some(start),
-            // Between the directory and its file there is an instant: leave a young one alone.
-            None => entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age < Duration::from_secs(10)),
-        };
-        if !alive {
+        if !is_alive(&entry.path()) {
             remove(&entry.file_name().to_string_lossy());
         }
     }
-    // A namespace that was being made while a signal removed its lab has no directory any more.
+    // A namespace that was being made while its process was killed may have no directory any more.
     let Ok(namespaces) = fs::read_dir("/run/netns") else { return Ok(()) };
     for entry in namespaces {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Some((lab, part)) = name.rsplit_once('-') else { continue };
         let owner = lab.strip_prefix("pl").and_then(|rest| rest.split_once('-')?.0.parse().ok());
-        if PARTS.contains(&part) && !directory(lab).exists() && owner.is_some_and(|pid| start_time(pid).is_none()) {
+        let is_gone = |pid| matches!(start_time(pid), Ok(None));
+        if PARTS.contains(&part) && !directory(lab).exists() && owner.is_some_and(is_gone) {
             remove(lab);
         }
     }
     Ok(())
 }
 
+/// Whether the lab may still be somebody's. In doubt it is: of two labs at once neither may remove the other, whatever their
+/// builds, and an error here (too many open files, for one) says nothing about a process.
+fn is_alive(directory: &Path) -> bool {
+    let owner = directory.join(OWNER);
+    // The lock is what counts: unlike a pid it is not used again, and it is the same in every pid namespace.
+    match File::open(&owner).map(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).map(|()| file)) {
+        Ok(Ok(_unlocked)) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            // Being made or removed at this instant, unless it is old.
+            let age = fs::metadata(directory).and_then(|meta| meta.modified()).map(|modified| modified.elapsed());
+            return !matches!(age, Ok(Ok(age)) if age > Duration::from_mins(1));
+        }
+        Ok(Err(_)) | Err(_) => return true,
+    }
+    // Without a lock it is still somebody's if that process lives.
+    let Ok(text) = fs::read_to_string(&owner) else { return true };
+    let Some((pid, start)) =
+        text.split_once(' ').and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)))
+    else {
+        return false;
+    };
+    start_time(pid).map_or(true, |now| now == Some(start))
+}
+
 /// When the live process started, in clock ticks since boot (field 22 of `proc_pid_stat(5)`): a pid alone may have been reused.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// `None` if there is no such process any more.
+fn start_time(pid: u32) -> Result<Option<u64>> {
+    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // ESRCH: it ended between the opening and the reading.
+        Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
     // The name, in parentheses, may hold anything; two fields end with it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let mut fields = stat.rsplit_once(')').context("no name in the stat file")?.1.split_whitespace();
     // A process that nobody has reaped yet is gone all the same.
-    let alive = !matches!(fields.next()?, "Z" | "X");
-    fields.nth(18).filter(|_| alive)?.parse().ok()
+    if matches!(fields.next(), Some("Z" | "X")) {
+        return Ok(None);
+    }
+    Ok(Some(fields.nth(18).context("no start time in the stat file")?.parse()?))
 }
 
 /// Removes everything of a lab that is there; goes on after an error, and says it.
@@ -143,7 +182,8 @@ fn remove(lab: &str) {
     }
     // Only if no namespace needs it.
     let _ = fs::remove_dir(NETNS_ETC);
-    if directory.exists() {
+    // Last, and only then: whoever finds the directory finds what else there is of the lab.
+    if directory.exists() && !namespaces().any(|name| there(&name)) {
         complain(fs::remove_dir_all(directory));
     }
 }
@@ -183,7 +223,7 @@ fn remove_on_signal() {
             if let Some(signal) = signals.forever().next() {
                 // Held until the exit, so that no thread starts or removes a lab meanwhile.
                 let ours = ours();
-                ours.iter().for_each(|lab| remove(lab));
+                ours.keys().for_each(|lab| remove(lab));
                 let chosen = EXIT_CODE.load(Ordering::Relaxed);
                 std::process::exit(if chosen == UNSET { 128 + signal } else { chosen });
             }

@@ -32,7 +32,8 @@ pub(crate) fn dnsmasq(gateway: &Namespace, directory: &Path) -> Result<Service> 
 /// Serves the same site for every name, over HTTP and HTTPS.
 pub(crate) fn nginx(internet: &Namespace, directory: &Path) -> Result<Service> {
     let root = directory.join("www");
-    fs::create_dir_all(&root)?;
+    // Not its parents: a lab that a signal has removed stays removed.
+    fs::create_dir(&root)?;
     fs::write(root.join("index.html"), SITE_PAGE)?;
     File::create(root.join("big"))?.set_len(BIG_FILE)?;
     let (key, certificate) = (directory.join("site.key"), directory.join("site.pem"));

@@ -35,8 +35,9 @@ impl NetworkManager {
     /// Starts it in the guest; it takes `eth0` over, gets its address by DHCP and probes where Debian's does.
     pub fn start(lab: &Lab) -> Result<Self> {
         let directory: PathBuf = lab.directory().join("nm");
+        fs::create_dir(&directory)?;
         for sub in ["none", "state", "connections"] {
-            fs::create_dir_all(directory.join(sub))?;
+            fs::create_dir(directory.join(sub))?;
         }
         let connections = directory.join("connections");
         fs::write(

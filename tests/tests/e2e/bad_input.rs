@@ -1,8 +1,10 @@
 //! Bad input: a clear error or a counted drop; nothing lost, nothing let through.
 
 use std::{
-    io::{Read as _, Write as _},
+    collections::BTreeMap,
+    io::Write as _,
     net::{Shutdown, TcpStream},
+    path::Path,
     process::Command,
     time::Duration,
 };
@@ -11,11 +13,14 @@ use anyhow::{Context as _, Result};
 use portal_lab::{
     Lab, Portald, Settings,
     addresses::{GUEST_MAC, OTHER_MAC},
-    portald::{config_text, portalctl, portalctl_json, portald, refused, socket},
-    process::{Output, run},
+    portald::{binary, config_text, portalctl, portalctl_json, portald, refused, socket},
+    process::{Output, run, wait_for},
 };
+use portal_userspace::responder::answers::{Answers, Choice, Family as IpVersion, Status};
+use serde_json::Value;
 
-use crate::expect::{REQUEST, a_guest, a_stranger, connections, done};
+use crate::expect::{REQUEST, a_guest, a_stranger, connections, done, read_to_end};
+use crate::turn::lab;
 
 /// The command must fail with this code and name all of these on standard error, and must not panic.
 fn assert_refused(sentence: &str, output: &Output, code: i32, words: &[&str]) {
@@ -32,7 +37,7 @@ fn assert_refused(sentence: &str, output: &Output, code: i32, words: &[&str]) {
 
 #[test]
 fn portald_refuses_what_it_cannot_guard_and_says_why() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     lab.gateway.ip("link add bridge0 type bridge")?;
     lab.gateway.ip("link set bridge0 up")?;
     lab.gateway.ip("addr add 203.0.113.1/24 dev bridge0")?;
@@ -64,7 +69,7 @@ fn portald_refuses_what_it_cannot_guard_and_says_why() -> Result<()> {
 
 #[test]
 fn a_second_portald_is_refused_and_the_first_goes_on() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let mut first = Portald::start(&lab, &Settings::default())?;
     let output = refused(&lab, &config_text(&lab, &Settings::default()))?;
     assert_refused("a second portald", &output, 1, &["another portald is running"]);
@@ -73,13 +78,13 @@ fn a_second_portald_is_refused_and_the_first_goes_on() -> Result<()> {
     assert_refused("a second portald with its own socket", &refused(&lab, &other_socket)?, 1, &["another portald"]);
     a_stranger(&lab.guest)?;
     done(&lab, &["status"])?;
-    assert!(first.stop(Duration::from_secs(2))?.success());
+    assert!(first.stop(Duration::from_secs(5))?.success());
     Ok(())
 }
 
 #[test]
 fn portalctl_says_what_is_wrong() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let output = portalctl(&lab, &["status"])?;
     assert_refused("portald is not running", &output, 1, &["portald", "running"]);
     let _portald = Portald::start(&lab, &Settings::default())?;
@@ -94,16 +99,39 @@ fn portalctl_says_what_is_wrong() -> Result<()> {
         assert_refused(sentence, &portalctl(&lab, &arguments)?, code, &words);
     }
     // Someone who is neither root nor in the socket's group.
-    let mut nobody = Command::new("setpriv");
-    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "-sS", "--fail", "--unix-socket"]);
-    let output = run(nobody.arg(socket(&lab)).arg("http://localhost/v1/status"), Duration::from_secs(5))?;
-    assert_ne!(output.code, Some(0), "everybody may use the control socket: {output:?}");
+    let output = as_nobody(&binary("portalctl")?, &["--socket", &socket(&lab).display().to_string(), "status"])?;
+    assert_refused("someone without permission", &output, 1, &["permission", "root"]);
     a_stranger(&lab.guest)
+}
+
+/// Runs the program as a user without any right, even one to the directories that the program is in.
+fn as_nobody(program: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "exec 9<\"$0\" && exec setpriv --reuid=65534 --regid=65534 --clear-groups /proc/self/fd/9 \"$@\"",
+    ]);
+    run(command.arg(program).args(arguments), Duration::from_secs(10))
+}
+
+#[test]
+fn the_lab_refuses_whoever_is_not_root_and_says_why() -> Result<()> {
+    let _lab = lab()?;
+    for action in ["up", "demo"] {
+        let output = as_nobody(Path::new(env!("CARGO_BIN_EXE_lab")), &[action])?;
+        assert_refused(action, &output, 1, &["root", "namespaces"]);
+    }
+    // Root, but of a user namespace only.
+    let mut rootless = Command::new("unshare");
+    rootless.args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_lab"), "up"]);
+    let output = run(&mut rootless, Duration::from_secs(10))?;
+    assert_refused("rootless", &output, 1, &["root", "rootless container"]);
+    Ok(())
 }
 
 #[test]
 fn a_full_client_map_refuses_the_next_and_keeps_the_others() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings { clients: Some(2), ..Settings::default() })?;
     done(&lab, &["allow", GUEST_MAC])?;
     done(&lab, &["allow", OTHER_MAC])?;
@@ -122,62 +150,107 @@ fn a_full_client_map_refuses_the_next_and_keeps_the_others() -> Result<()> {
 }
 
 #[test]
-fn whatever_comes_on_port_80_gets_a_fixed_answer_or_none() -> Result<()> {
-    let lab = Lab::new()?;
+fn whatever_comes_on_port_80_gets_its_fixed_answer() -> Result<()> {
+    let lab = lab()?;
     let mut portald = Portald::start(&lab, &Settings::default())?;
+    let gate = &portalctl_json(&lab, &["status"])?["gate"];
+    let url = |name: &str| gate[name].as_str().with_context(|| format!("no {name} in {gate}"));
+    let answers = Answers::new(url("url_v4")?, url("url_v6")?)?;
     let hello = [0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc, 0x03, 0x03];
     let tls: Vec<u8> = hello.into_iter().chain((0..506_u32).map(|n| (n * 97 % 251) as u8)).collect();
     let garbage: Vec<u8> = (0..1000_u32).map(|n| (n * 7919 % 256) as u8).collect();
     let head = b"POST /upload HTTP/1.1\r\nHost: www.example.com\r\nContent-Length: 10000000\r\n\r\n";
     let big: Vec<u8> = head.iter().copied().chain(std::iter::repeat_n(b'x', 10_000_000)).collect();
     let long: Vec<u8> = b"GET /".iter().copied().chain(std::iter::repeat_n(b'a', 20_000)).collect();
-    for (sentence, bytes, statuses) in [
-        ("TLS", &tls, vec!["400"]),
-        ("garbage", &garbage, vec!["400"]),
-        ("a 10 MB request", &big, vec!["511"]),
-        ("a request line without an end", &long, vec!["400", "414", "511"]),
+    let fields: Vec<u8> =
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().copied().chain(std::iter::repeat_n(b'a', 20_000)).collect();
+    for (sentence, bytes, status) in [
+        ("TLS", tls.as_slice(), Status::BadRequest),
+        ("garbage", &garbage, Status::BadRequest),
+        ("no Host", b"GET / HTTP/1.1\r\n\r\n", Status::BadRequest),
+        ("another version", b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", Status::VersionNotSupported),
+        ("a 10 MB request", &big, Status::AuthenticationRequired),
+        ("a request line without an end", &long, Status::TargetTooLong),
+        ("a header without an end", &fields, Status::FieldsTooLarge),
     ] {
+        let before = Counters::read(&lab)?;
         for (site, mut stream) in connections(&lab.guest)? {
+            let family = if site.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
             let answer = send_and_read(&mut stream, bytes).with_context(|| format!("{sentence} to {site}"))?;
-            let text = String::from_utf8_lossy(&answer);
-            let status = text.split(' ').nth(1).unwrap_or_default();
-            assert!(text.starts_with("HTTP/1.1 ") && statuses.contains(&status), "{sentence} to {site}: {text}");
-            assert!(!text.contains("upload") && !text.contains("aaaa"), "{sentence} to {site} is reflected: {text}");
+            let expected = answers.pick(Choice { status, head: false }, family).bytes();
+            assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(expected), "{sentence} to {site}");
         }
+        let grown = Counters::read(&lab)?.since(&before);
+        for reason in ["http_handshake", "http_request"] {
+            assert!(grown.reasons.get(reason) >= Some(&2), "{sentence}: {reason} did not grow by 2: {grown:?}");
+        }
+        // One answer per IP version, and no answer of another kind.
+        let answered: Vec<_> = grown.responder.iter().filter(|(name, _)| name.starts_with("answered_")).collect();
+        assert!(
+            matches!(answered[..], [(name, count)] if name == status.counter_name() && *count >= 2),
+            "{sentence}: {answered:?}"
+        );
     }
     // Connections that say nothing, or half of something, and go.
+    let before = Counters::read(&lab)?;
     for (_, stream) in connections(&lab.guest)? {
         stream.shutdown(Shutdown::Both)?;
     }
     for (_, mut stream) in connections(&lab.guest)? {
         stream.write_all(&REQUEST[..10])?;
     }
+    let closed = || {
+        let grown = Counters::read(&lab).ok()?.since(&before);
+        (grown.reasons.get("http_closed") >= Some(&2) && grown.reasons.get("http_request") >= Some(&2)).then_some(())
+    };
+    wait_for("http_closed and http_request", Duration::from_secs(5), closed)?;
     a_stranger(&lab.guest)?;
-    let drops = portalctl_json(&lab, &["drops", "--all"])?;
-    println!("drops: {drops}");
     assert!(portald.is_running()?);
     done(&lab, &["status"])
 }
 
-/// Sends what the other side takes, then what it answers. It may close before it has all.
+/// What portalctl counts.
+#[derive(Debug)]
+struct Counters {
+    responder: BTreeMap<String, u64>,
+    reasons: BTreeMap<String, u64>,
+}
+
+impl Counters {
+    fn read(lab: &Lab) -> Result<Self> {
+        let responder = portalctl_json(lab, &["status"])?["responder"].clone();
+        let drops = portalctl_json(lab, &["drops", "--all"])?;
+        let reasons = drops["reasons"].as_array().with_context(|| format!("no reasons in {drops}"))?;
+        let row = |row: &Value| {
+            let (name, packets) =
+                row["name"].as_str().zip(row["packets"].as_u64()).with_context(|| format!("{row}"))?;
+            Ok((name.to_owned(), packets))
+        };
+        Ok(Self {
+            responder: serde_json::from_value(responder)?,
+            reasons: reasons.iter().map(row).collect::<Result<_>>()?,
+        })
+    }
+
+    /// What has grown, and by how much.
+    fn since(&self, before: &Self) -> Self {
+        let grown = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
+            let rows = now.iter().map(|(name, n)| (name.clone(), n - before.get(name).unwrap_or(&0)));
+            rows.filter(|(_, n)| *n > 0).collect()
+        };
+        Self { responder: grown(&self.responder, &before.responder), reasons: grown(&self.reasons, &before.reasons) }
+    }
+}
+
+/// Sends what the other side takes, then what it answers, which must end with the end of the stream and not with a reset.
 fn send_and_read(stream: &mut TcpStream, bytes: &[u8]) -> Result<Vec<u8>> {
     let mut reader = stream.try_clone()?;
-    reader.set_read_timeout(Some(Duration::from_secs(8)))?;
     stream.set_write_timeout(Some(Duration::from_secs(8)))?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            // A reset while sending is no matter here: what was answered is.
+            // A reset while sending is no matter here: the reader meets it too.
             let _ = stream.write_all(bytes);
         });
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return Ok(answer),
-                Ok(n) => answer.extend_from_slice(&buffer[..n]),
-                Err(_) if !answer.is_empty() => return Ok(answer),
-                Err(e) => return Err(e.into()),
-            }
-        }
+        read_to_end(&mut reader)
     })
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use portal_lab::{
-    Lab, Portald, Settings,
+    Portald, Settings,
     addresses::PORTAL_URL,
     clients::{
         browser,
@@ -13,10 +13,11 @@ use portal_lab::{
 };
 
 use crate::expect::{SITE, a_guest, a_stranger};
+use crate::turn::lab;
 
 #[test]
 fn curl_wget_and_requests_get_the_511_then_the_site() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
     a_stranger(&lab.guest)?;
     for family in Family::ALL {
@@ -42,7 +43,7 @@ fn curl_wget_and_requests_get_the_511_then_the_site() -> Result<()> {
 
 #[test]
 fn chromium_follows_the_511_to_the_login_page_then_gets_the_site() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
     let document = browser::document(&lab, SITE)?;
     assert!(document.contains("<form") && document.contains("/login"), "not the login page: {document}");
@@ -54,7 +55,7 @@ fn chromium_follows_the_511_to_the_login_page_then_gets_the_site() -> Result<()>
 
 #[test]
 fn networkmanager_says_portal_then_full() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
     // It gets its address by DHCP, through the gate.
     let manager = NetworkManager::start(&lab)?;

@@ -13,7 +13,9 @@ use portal_lab::{
     clients::http::{self, Family},
     lab::SITE_PAGE,
     portald::portalctl,
+    process::sh,
 };
+use serde_json::Value;
 
 /// A site that guests ask for.
 pub(crate) const SITE: &str = "http://www.example.com/";
@@ -55,7 +57,7 @@ pub(crate) fn done(lab: &Lab, arguments: &[&str]) -> Result<()> {
 
 /// A connection to the web server's port 80, for each IP version.
 pub(crate) fn connections(client: &Namespace) -> Result<Vec<(IpAddr, TcpStream)>> {
-    let connect = |site| client.connect(site, 80, Duration::from_secs(2)).map(|stream| (site, stream));
+    let connect = |site| client.connect(site, 80, Duration::from_secs(5)).map(|stream| (site, stream));
     SITES.into_iter().map(connect).collect::<Result<_>>().context("no handshake on port 80")
 }
 
@@ -69,7 +71,7 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
 
 /// The 511's bytes, checked to be a whole response; the link in it differs between the IP versions.
 pub(crate) fn the_511(lab: &Lab, site: IpAddr) -> Result<Vec<u8>> {
-    let mut stream = lab.guest.connect(site, 80, Duration::from_secs(2))?;
+    let mut stream = lab.guest.connect(site, 80, Duration::from_secs(5))?;
     stream.write_all(REQUEST)?;
     let bytes = read_to_end(&mut stream)?;
     let text = std::str::from_utf8(&bytes)?;
@@ -79,4 +81,10 @@ pub(crate) fn the_511(lab: &Lab, site: IpAddr) -> Result<Vec<u8>> {
     ensure!(head.to_lowercase().lines().any(|line| line == length), "no {length} in {head}");
     ensure!(bytes.len() < 1200, "{} bytes", bytes.len());
     Ok(bytes)
+}
+
+/// The id of the XDP program on the guest interface.
+pub(crate) fn program(lab: &Lab) -> Result<u64> {
+    let json: Value = serde_json::from_str(&sh(&format!("ip -n {} -j link show dev guest0", lab.gateway.name()))?)?;
+    json[0]["xdp"]["prog"]["id"].as_u64().with_context(|| format!("no program: {json}"))
 }

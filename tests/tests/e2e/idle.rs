@@ -3,16 +3,17 @@
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
-use portal_lab::{Lab, Portald, Settings};
+use portal_lab::{Portald, Settings};
 
 use crate::expect::a_stranger;
+use crate::turn::lab_alone;
 
 /// The most that may be resident with one queue and default sizes, in KiB.
 const RESIDENT_KIB: u64 = 64 * 1024;
 
 #[test]
 fn idle_portald_takes_no_cpu_and_little_memory() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab_alone()?;
     let portald = Portald::start(&lab, &Settings::default())?;
     // So that everything that is made at first use has been made.
     a_stranger(&lab.guest)?;

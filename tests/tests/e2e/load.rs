@@ -4,12 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use portal_lab::{
-    Lab, Portald, Settings,
+    Portald, Settings,
     addresses::SITES,
     clients::{load, wrk::run_wrk},
 };
 
 use crate::expect::{REQUEST, the_511};
+use crate::turn::lab_alone;
 
 /// Requests by wrk over IPv4. It compares what it has parsed: the status, the fields and the body.
 const BY_WRK_V4: u64 = 1_000_000;
@@ -20,7 +21,7 @@ const BY_BYTES: [u64; 2] = [1_000_000, 200_000];
 
 #[test]
 fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab_alone()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
     for (site, url, requests) in
         [(SITES[0], "http://198.51.100.80/", BY_WRK_V4), (SITES[1], "http://[2001:db8:2::80]/", BY_WRK_V6)]
@@ -44,7 +45,7 @@ fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
 
 #[test]
 fn raw_responses_are_the_same_bytes_and_then_the_end() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab_alone()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
     for (site, count) in SITES.into_iter().zip(BY_BYTES) {
         let expected = the_511(&lab, site)?;

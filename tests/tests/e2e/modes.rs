@@ -2,12 +2,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 use portal_lab::{
-    Lab, Portald, Settings,
+    Portald, Settings,
     addresses::{GATEWAY_V4, GATEWAY_V6, PORTAL_PORT},
     clients::http,
 };
 
 use crate::expect::{a_guest, a_stranger};
+use crate::turn::lab;
 
 #[test]
 fn native_mode_serves_the_511_and_the_login() -> Result<()> {
@@ -20,7 +21,7 @@ fn generic_mode_serves_the_511_and_the_login() -> Result<()> {
 }
 
 fn the_whole_path(xdp_mode: &'static str) -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings { xdp_mode, ..Settings::default() })?;
     let shown = lab.gateway.ip("link show dev guest0")?;
     let flag = if xdp_mode == "native" { " xdp " } else { " xdpgeneric " };

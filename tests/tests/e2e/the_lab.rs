@@ -1,8 +1,13 @@
 //! The lab by itself, without portald: what a test sees behind the portal is there without it.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use portal_lab::{
     Lab,
     clients::{
@@ -13,7 +18,12 @@ use portal_lab::{
     lab::SITE_PAGE,
     process::{Service, sh, wait_for},
 };
-use rustix::process::Signal;
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::Signal,
+};
+
+use crate::turn::lab;
 
 /// The namespaces of the lab that this process has made.
 fn namespaces(pid: u32) -> Result<Vec<String>> {
@@ -25,18 +35,18 @@ fn namespaces(pid: u32) -> Result<Vec<String>> {
 /// Starts `lab up` and waits until it is up.
 fn lab_up(log: &Path) -> Result<Service> {
     let up = Service::start("lab up", Command::new(env!("CARGO_BIN_EXE_lab")).arg("up"), log)?;
-    wait_for("a lab", Duration::from_secs(10), || up.log().contains("Ctrl-C").then_some(()))?;
+    wait_for("a lab", Duration::from_secs(30), || up.log().contains("Ctrl-C").then_some(()))?;
     assert_eq!(namespaces(up.pid())?.len(), 4);
     Ok(up)
 }
 
 #[test]
 fn a_signal_removes_the_lab_and_a_kill_leaves_it_to_the_next() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     let log = lab.directory().join("up.log");
     let mut up = lab_up(&log)?;
     up.signal(Signal::INT)?;
-    assert_eq!(up.wait(Duration::from_secs(5))?.code(), Some(0));
+    assert_eq!(up.wait(Duration::from_secs(15))?.code(), Some(0));
     assert_eq!(namespaces(up.pid())?, Vec::<String>::new());
 
     std::fs::remove_file(&log)?;
@@ -58,8 +68,38 @@ fn a_signal_removes_the_lab_and_a_kill_leaves_it_to_the_next() -> Result<()> {
 }
 
 #[test]
+fn the_lab_of_another_build_or_pid_namespace_is_left_alone() -> Result<()> {
+    let _lab = lab()?;
+    let make = |name: &str, owner: &str| -> Result<PathBuf> {
+        let directory = Path::new("/run/portal-lab").join(name);
+        std::fs::create_dir(&directory)?;
+        std::fs::write(directory.join("owner"), owner)?;
+        Ok(directory)
+    };
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let began = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19)).context("no start time")?;
+    // Linux has no such pids: a pid of another namespace may well be one that is not here.
+    let by_pid = make("pl4999997-0", &format!("{} {began}", std::process::id()))?;
+    let by_lock = make("pl4999997-1", "4999997 1")?;
+    let lock = File::open(by_lock.join("owner"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let young = Path::new("/run/portal-lab/pl4999997-2");
+    std::fs::create_dir(young)?;
+    let dead = make("pl4999997-3", "4999997 1")?;
+    drop(Lab::new()?);
+    assert_eq!([by_pid.exists(), by_lock.exists(), young.exists(), dead.exists()], [true, true, true, false]);
+    // Now the first two are as the last was.
+    drop(lock);
+    std::fs::write(by_pid.join("owner"), "4999997 1")?;
+    std::fs::remove_dir(young)?;
+    drop(Lab::new()?);
+    assert_eq!([by_pid.exists(), by_lock.exists()], [false, false]);
+    Ok(())
+}
+
+#[test]
 fn every_client_reaches_the_site() -> Result<()> {
-    let lab = Lab::new()?;
+    let lab = lab()?;
     for namespace in [&lab.guest, &lab.other] {
         for family in Family::ALL {
             let response = http::get(namespace, family, "http://www.example.com/")?;
