@@ -175,3 +175,77 @@ fn relied_on(effective: &Effective) -> (Vec<SocketAddr>, Vec<SocketAddr>, Vec<Ip
     resolvers.sort_unstable();
     (listen, services, resolvers, [url_v4.as_str(), url_v6.as_str()])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::net::{AttachedXdp, Master, XdpMode};
+
+    const PROGRAM: u32 = 42;
+
+    fn guest() -> Interface {
+        Interface {
+            name: "eth1".into(),
+            index: 7,
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+            mtu: 1500,
+            rx_queues: 2,
+            v4: vec!["192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap()],
+            v6: vec!["2001:db8::1".parse().unwrap()],
+            v6_link_local: vec!["fe80::1".parse().unwrap()],
+            xdp: vec![AttachedXdp { program_id: PROGRAM, mode: Some(XdpMode::Native) }],
+            ..Interface::default()
+        }
+    }
+
+    fn watch(rest: &str) -> Watch {
+        let config = Config::parse(&format!("[guest]\ninterface = \"eth1\"\n{rest}"), Path::new("test")).unwrap();
+        let effective = config.resolve(&guest()).unwrap();
+        Watch { config, interface: guest(), effective, program_id: PROGRAM }
+    }
+
+    #[test]
+    fn what_a_look_finds() {
+        let with = |change: &dyn Fn(&mut Interface)| {
+            let mut interface = guest();
+            change(&mut interface);
+            interface
+        };
+        let master = || Some(Master { name: "br0".into(), index: 9, mac: [2, 0, 0, 0, 0, 1] });
+        let own = "";
+        let fixed = "[portal]\nlisten = [\"192.0.2.1:80\"]\n[dns]\nresolvers = [\"192.0.2.1\"]\n";
+        let table: [(&str, &str, Interface, &str); 16] = [
+            ("nothing new", own, guest(), "sound"),
+            ("created again", own, with(&|i| i.index = 8), "lost: created again (index 7, now 8)"),
+            ("no program", own, with(&|i| i.xdp.clear()), "lost: not attached"),
+            ("another's program", own, with(&|i| i.xdp[0].program_id = 43), "lost: not attached"),
+            ("no program, and down", own, with(&|i| (i.up, i.xdp) = (false, vec![])), "lost: not attached"),
+            ("down, and without IPv6 for so long", own, with(&|i| (i.up, i.v6) = (false, vec![])), "down"),
+            ("another MAC", own, with(&|i| i.mac[5] = 2), "changed: MAC"),
+            ("a port of a bridge with the same MAC", own, with(&|i| i.master = master()), "changed: bridge"),
+            ("more queues", own, with(&|i| i.rx_queues = 4), "changed: 4 receive queues"),
+            ("another MTU", own, with(&|i| i.mtu = 1400), "sound"),
+            ("an address less", own, with(&|i| i.v4.truncate(1)), "changed: addresses"),
+            ("an address more", own, with(&|i| i.v6.push("2001:db8::2".parse().unwrap())), "changed: addresses"),
+            ("an address more that nothing follows from", fixed, with(&|i| i.v4.reverse()), "sound"),
+            ("a link-local address more", own, with(&|i| i.v6_link_local.push("fe80::2".parse().unwrap())), "sound"),
+            ("a link-local resolver less", own, with(&|i| i.v6_link_local.clear()), "changed: addresses"),
+            ("no address at all", own, with(&|i| (i.v4, i.v6) = (vec![], vec![])), "changed: ip address add"),
+        ];
+        for (sentence, config, now, expected) in table {
+            let (kind, text) = match watch(config).judge(&now) {
+                Finding::Sound => ("sound", String::new()),
+                Finding::Down => ("down", String::new()),
+                Finding::Changed(cause) => ("changed", cause),
+                Finding::Lost(cause) => ("lost", cause),
+            };
+            let (expected_kind, part) = expected.split_once(": ").unwrap_or((expected, ""));
+            assert_eq!(kind, expected_kind, "{sentence}: {text}");
+            assert!(text.contains(part), "{sentence}: no «{part}» in: {text}");
+            assert!(text.is_empty() || text.contains("start portald again"), "{sentence}: no remedy in: {text}");
+        }
+    }
+}

@@ -264,3 +264,22 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
 fn is_link(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_nothing_can_be_pinned_the_error_says_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let table = [
+            ("a missing parent", directory.path().join("missing/portal"), "does not exist"),
+            ("an ordinary file system", directory.path().join("portal"), "not on a BPF file system"),
+        ];
+        for (sentence, root, part) in table {
+            let text = format!("{:#}", Pins::lock(&root).err().expect(sentence));
+            assert!(text.contains(part) && text.contains("mount -t bpf"), "{sentence}: {text}");
+            assert!(!root.exists(), "{sentence}: something was created");
+        }
+    }
+}

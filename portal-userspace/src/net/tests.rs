@@ -153,3 +153,39 @@ fn the_station_behind_an_address_is_found_in_both_families() {
         assert_eq!(mac_of("192.0.2.7".parse().unwrap(), 4_000_000).await.unwrap(), None, "no such interface");
     });
 }
+
+#[test]
+fn the_kernel_tells_of_changes() {
+    in_namespace(|| async {
+        veth();
+        let mut changes = Changes::subscribe().unwrap();
+        for change in [
+            "link set guest down",
+            "link set guest up",
+            "address add 192.0.2.1/24 dev guest",
+            "address add 2001:db8::1/64 dev guest nodad",
+            "link set guest address 02:00:5e:10:00:09",
+            "link delete guest",
+        ] {
+            // What an earlier change brings in its wake, such as the carrier.
+            let quiet = std::time::Duration::from_millis(200);
+            while tokio::time::timeout(quiet, changes.next()).await.is_ok_and(|alive| alive) {}
+            ip(change);
+            let told = tokio::time::timeout(std::time::Duration::from_secs(2), changes.next()).await;
+            assert_eq!(told.ok(), Some(true), "{change}");
+        }
+    });
+}
+
+#[test]
+fn temporary_addresses_are_not_the_interfaces_own() {
+    in_namespace(|| async {
+        veth();
+        ip("address add 2001:db8::1/64 dev guest nodad");
+        ip("address add 192.0.2.1/24 dev guest");
+        ip("address add 192.0.2.2/24 dev guest");
+        let found = Interface::by_name("guest").await.unwrap();
+        // The second IPv4 address has the flag that marks temporary IPv6 addresses.
+        assert_eq!((found.v4.len(), found.v6.len()), (2, 1));
+    });
+}
