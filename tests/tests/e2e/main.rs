@@ -1,6 +1,7 @@
 //! End to end: the real daemon in the lab, asked by real clients. Needs root.
 
 mod bad_input;
+mod changed_interface;
 mod clients;
 mod crafted;
 mod deleted_interface;
