@@ -63,8 +63,10 @@ pub(super) fn status(status: &Status) -> String {
         row("login page", format!("{}\n{}", gate.url_v4, gate.url_v6));
     }
     row("listening", gate.listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-    if !responder.is_empty() {
-        row("responder", responder.iter().map(|(name, n)| format!("{n} {name}")).collect::<Vec<_>>().join("\n"));
+    // What did not happen is for JSON.
+    let happened: Vec<_> = responder.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{n} {name}")).collect();
+    if !happened.is_empty() {
+        row("responder", happened.join("\n"));
     }
     print(table, &[])
 }
