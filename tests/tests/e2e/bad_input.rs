@@ -122,10 +122,17 @@ fn the_lab_refuses_whoever_is_not_root_and_says_why() -> Result<()> {
         assert_refused(action, &output, 1, &["root", "namespaces"]);
     }
     // Root, but of a user namespace only.
-    let mut rootless = Command::new("unshare");
-    rootless.args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_lab"), "up"]);
-    let output = run(&mut rootless, Duration::from_secs(10))?;
-    assert_refused("rootless", &output, 1, &["root", "rootless container"]);
+    let as_rootless = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        run(command.args(["--user", "--map-root-user", program]).args(arguments), Duration::from_secs(10))
+    };
+    // In a chroot the kernel makes no user namespaces (user_namespaces(7)), and an administrator can forbid them.
+    if as_rootless("true", &[])?.code == Some(0) {
+        let output = as_rootless(env!("CARGO_BIN_EXE_lab"), &["up"])?;
+        assert_refused("rootless", &output, 1, &["root", "rootless container"]);
+    } else {
+        println!("not shown: this machine makes no user namespaces");
+    }
     Ok(())
 }
 
