@@ -6,8 +6,23 @@ use anyhow::Result;
 
 use crate::{lab::Lab, process::run};
 
+/// How often Chromium is asked.
+const ATTEMPTS: usize = 5;
+
 /// The document that Chromium in the guest has after it has loaded the page and followed where that leads.
 pub fn document(lab: &Lab, url: &str) -> Result<String> {
+    let mut document = String::new();
+    for _ in 0..ATTEMPTS {
+        document = dump(lab, url)?;
+        // Where its clock runs out between two pages, as on a busy machine, it prints an empty document.
+        if !document.trim().is_empty() {
+            break;
+        }
+    }
+    Ok(document)
+}
+
+fn dump(lab: &Lab, url: &str) -> Result<String> {
     let profile = lab.directory().join("browser");
     let home = profile.display();
     let mut command = lab.guest.client_tree("chromium");
