@@ -163,6 +163,8 @@ impl Drop for ServicesHeld {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -182,7 +184,11 @@ mod tests {
                 fs::write(directory.path().join("policy-rc.d.before-portal"), text).expect("a file");
             }
             let held = ServicesHeld::hold(&policy).expect("held");
-            let answer = Command::new(&policy).args(["nginx", "start"]).status().expect("it starts");
+            // By its shell: a test beside this one may fork while the file is still open for writing, and executing it is then
+            // refused (ETXTBSY). That it may be executed is asked of its mode.
+            let mode = fs::metadata(&policy).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o111, 0o111, "{sentence}: executable");
+            let answer = Command::new("sh").arg(&policy).args(["nginx", "start"]).status().expect("it starts");
             assert_eq!(answer.code(), Some(101), "{sentence}: the answer that forbids");
             drop(held);
             assert_eq!(fs::read_to_string(&policy).ok().as_deref(), after, "{sentence}");
