@@ -72,6 +72,14 @@ pub struct FourTuple {
     pub destination_port: u16,
 }
 
+impl FourTuple {
+    /// Whether the client expects TLS there: it gets an alert, and its cookies have the layout for that.
+    #[inline(always)]
+    pub const fn is_tls(&self) -> bool {
+        self.destination_port == PORT_HTTPS
+    }
+}
+
 /// How far an intercepted connection got, as a segment of the client shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -97,7 +105,7 @@ pub fn isn(keys: &CookieKeys, tuple: &FourTuple, client_isn: u32, now_ns: u64) -
     let hash = hash(keys, tuple, slot);
     ((slot & SLOT_MASK) as u32) << SLOT_SHIFT
         | checked_part(hash) << HASH_SHIFT
-        | start(tuple.destination_port, first_mark(hash, client_isn))
+        | start(tuple.is_tls(), first_mark(hash, client_isn))
 }
 
 /// How far the connection got, by a segment's sequence and acknowledgement numbers; nothing if we never made such a cookie or it is
@@ -115,7 +123,7 @@ pub fn phase(keys: &CookieKeys, tuple: &FourTuple, seq: u32, ack: u32, now_ns: u
     if received >> HASH_SHIFT & HASH_MASK != checked_part(hash) {
         return None;
     }
-    let progress = progress(tuple.destination_port, received)?;
+    let progress = progress(tuple.is_tls(), received)?;
     Some(match progress {
         Progress::Nothing { mark } => Phase::Request { first: mark == first_mark(hash, seq.wrapping_sub(1)) },
         Progress::Answer => Phase::Answered,
@@ -130,8 +138,8 @@ enum Progress {
 
 /// The bits below the hash, before anything is received.
 #[inline(always)]
-const fn start(port: u16, mark: u32) -> u32 {
-    if port == PORT_HTTPS {
+const fn start(is_tls: bool, mark: u32) -> u32 {
+    if is_tls {
         mark << ALERT_OFFSET_BITS
     } else {
         (mark >> START_BITS) << OFFSET_BITS | mark & (RESPONSE_MIN as u32 - 1)
@@ -140,9 +148,9 @@ const fn start(port: u16, mark: u32) -> u32 {
 
 /// The reverse of [`start`], and of what an answer adds to it; nothing if neither leads to these bits.
 #[inline(always)]
-const fn progress(port: u16, received: u32) -> Option<Progress> {
+const fn progress(is_tls: bool, received: u32) -> Option<Progress> {
     let low = received & ((1 << HASH_SHIFT) - 1);
-    let (offset, nothing_below, answer_up_to, mark) = if port == PORT_HTTPS {
+    let (offset, nothing_below, answer_up_to, mark) = if is_tls {
         // A client that has closed without a request gets a FIN alone: it acknowledges 1.
         (low & ALERT_OFFSET_MASK, 1, ALERT_LEN as u32 + 1, low >> ALERT_OFFSET_BITS)
     } else {

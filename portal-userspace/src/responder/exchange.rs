@@ -16,6 +16,7 @@ use super::{
     reassembly::{Judge, Limits, Piece, Reaction, Reassembly, Tally},
     request::{self, Method, Reading, Refusal},
     segment::{Content, Reply, Segment, Tags, flag},
+    tls,
 };
 
 /// What every worker answers by.
@@ -206,11 +207,40 @@ impl Exchange {
             push: segment.flags & flag::PSH != 0,
             first,
         };
-        let connection = Connection { tuple, ack: segment.ack };
-        Some((segment, self.reassembly.receive(segment.path.station(), connection, piece, now_ns, &*self.policy)))
+        let (station, connection) = (segment.path.station(), Connection { tuple, ack: segment.ack });
+        let reaction = if tuple.is_tls() {
+            self.reassembly.receive(station, connection, piece, now_ns, &Tls)
+        } else {
+            self.reassembly.receive(station, connection, piece, now_ns, &*self.policy)
+        };
+        Some((segment, reaction))
     }
 }
 
+/// Judges what comes on port 443: whatever it is, and whatever becomes of it, it gets the alert.
+struct Tls;
+
+impl Tls {
+    const ALERT: Choice = Choice { status: Status::Alert, head: false };
+}
+
+impl Judge for Tls {
+    type Answer = Choice;
+
+    fn judge(&self, bytes: &[u8]) -> Option<Choice> {
+        tls::is_complete(bytes).then_some(Self::ALERT)
+    }
+
+    fn cut_short(&self, _: &[u8]) -> Choice {
+        Self::ALERT
+    }
+
+    fn plain(&self, _: &[u8]) -> Choice {
+        Self::ALERT
+    }
+}
+
+/// Judges HTTP.
 impl Judge for Policy {
     type Answer = Choice;
 
@@ -266,6 +296,7 @@ mod tests {
             heap_tests,
             request::tests::nearly_a_request,
             segment::tests::{frame, tcp, verify},
+            tls::tests::client_hellos,
         },
         *,
     };
@@ -293,15 +324,20 @@ mod tests {
     #[derive(Clone, Copy)]
     struct Client {
         family: Family,
+        port: u16,
         isn: u32,
         ack: u32,
     }
 
     impl Client {
         fn new(family: Family, isn: u32) -> Self {
-            let syn = frame(family, &[], tcp(isn, 0, false), b"");
+            Self::of_port(family, 80, isn)
+        }
+
+        fn of_port(family: Family, port: u16, isn: u32) -> Self {
+            let syn = frame(family, &[], etherparse::TcpHeader { destination_port: port, ..tcp(isn, 0, false) }, b"");
             let tuple = Segment::read(&syn).unwrap().path.tuple();
-            Self { family, isn, ack: cookie::isn(&keys(), &tuple, isn, NOW).wrapping_add(1) }
+            Self { family, port, isn, ack: cookie::isn(&keys(), &tuple, isn, NOW).wrapping_add(1) }
         }
 
         /// The sequence number of this byte of the request.
@@ -310,7 +346,8 @@ mod tests {
         }
 
         fn frame(&self, offset: usize, data: &[u8], fin: bool) -> Vec<u8> {
-            frame(self.family, &[], tcp(self.seq(offset), self.ack, fin), data)
+            let header = tcp(self.seq(offset), self.ack, fin);
+            frame(self.family, &[], etherparse::TcpHeader { destination_port: self.port, ..header }, data)
         }
     }
 
@@ -380,7 +417,7 @@ mod tests {
                 false,
             ),
             ("no Host", b"GET / HTTP/1.1\r\n\r\n", BadRequest, false),
-            ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BadRequest, false),
+            ("TLS on HTTP's port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", BadRequest, false),
             ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", VersionNotSupported, false),
             ("a long target", &long_target, TargetTooLong, false),
             ("a long field", &long_field, FieldsTooLarge, true),
@@ -442,12 +479,18 @@ mod tests {
     #[test]
     fn a_half_closing_client_gets_its_answer() {
         let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        let end = get.len();
-        for family in [Family::V4, Family::V6] {
+        let (_, hello) = client_hellos().into_iter().next().unwrap();
+        let http = (80, &get[..], Status::AuthenticationRequired, Status::BadRequest);
+        let tls = (443, &hello[..], Status::Alert, Status::Alert);
+        for (family, (port, get, whole, cut_short)) in
+            [Family::V4, Family::V6].into_iter().flat_map(|family| [(family, http), (family, tls)])
+        {
+            let end = get.len();
             // One whose FIN is not taken for a first segment.
-            let client = (1..99).map(|isn| Client::new(family, isn)).find(|client| !is_first(client, end)).unwrap();
+            let mut clients = (1..99).map(|isn| Client::of_port(family, port, isn));
+            let client = clients.find(|client| !is_first(client, end)).unwrap();
             let fin = client.frame(end, b"", true);
-            let plain = |ack: usize| Some((ack as u32, expected(&client, Status::AuthenticationRequired, false)));
+            let plain = |ack: usize| Some((ack as u32, expected(&client, whole, false)));
 
             let mut exchange = exchange();
             let request = client.frame(0, get, false);
@@ -470,7 +513,7 @@ mod tests {
             let mut exchange = self::exchange();
             assert!(send(&mut exchange, &client, &client.frame(0, &get[..end - 1], false), NOW).is_some());
             let fin = client.frame(end - 1, b"", true);
-            let refused = Some((end as u32, expected(&client, Status::BadRequest, false)));
+            let refused = Some((end as u32, expected(&client, cut_short, false)));
             assert_eq!(send(&mut exchange, &client, &fin, NOW), refused, "cut short");
 
             let closed = send_any(&mut self::exchange(), &client, &client.frame(0, b"", true), NOW);
@@ -530,10 +573,53 @@ mod tests {
         assert!(answers.all(|answer| answer == plain));
     }
 
+    #[test]
+    fn whatever_comes_on_443_gets_the_alert_when_it_is_complete() {
+        let record =
+            |claimed: u16, fragment: usize| [&[22, 3, 1][..], &claimed.to_be_bytes(), &b"x".repeat(fragment)].concat();
+        let mut table = vec![
+            ("HTTP", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()),
+            ("one byte of it", b"G".to_vec()),
+            ("SSL 2.0", b"\x80\x2e\x01\x00\x02".to_vec()),
+            ("a handshake that is none", record(400, 400)),
+            ("a record as long as TLS permits", record(1 << 14, 1395)),
+        ];
+        table.extend(client_hellos());
+        for family in [Family::V4, Family::V6] {
+            for (sentence, request) in &table {
+                let (mut exchange, client) = (exchange(), Client::of_port(family, 443, u32::MAX - 700));
+                let last = request.chunks(1400).count() - 1;
+                for (i, part) in request.chunks(1400).enumerate() {
+                    let frame = client.frame(i * 1400, part, false);
+                    let expected = if i == last { expected(&client, Status::Alert, false) } else { Vec::new() };
+                    assert!(i < last || expected.len() == cookie::ALERT_LEN);
+                    let expected = Some(((i * 1400 + part.len()) as u32, expected));
+                    assert_eq!(send(&mut exchange, &client, &frame, NOW), expected, "{sentence}");
+                    assert_eq!(send(&mut exchange, &client, &frame, NOW + 250 * MS), expected, "{sentence}, again");
+                }
+                let kinds = exchange.stats.snapshot().answered;
+                assert_eq!((kinds[Status::Alert as usize], kinds.iter().sum::<u64>()), (2, 2), "{sentence}");
+            }
+        }
+    }
+
+    #[test]
+    fn when_the_memory_is_spent_a_part_of_a_hello_gets_the_alert() {
+        let policy = Policy { limits: Limits { client_entries: 1, ..Limits::default() }, ..policy() };
+        let mut exchange = Exchange::new(Arc::new(policy), Arc::default());
+        let [first, second] = [7, 8].map(|isn| Client::of_port(Family::V6, 443, isn));
+        let (_, hello) = client_hellos().into_iter().next_back().unwrap();
+        assert_eq!(send(&mut exchange, &first, &first.frame(0, &hello[..1400], false), NOW), Some((1400, Vec::new())));
+        let alert = Some((1400, expected(&second, Status::Alert, false)));
+        assert_eq!(send(&mut exchange, &second, &second.frame(0, &hello[..1400], false), NOW), alert);
+        assert_eq!(exchange.stats.snapshot().over_budget, 1);
+    }
+
     /// Request bytes, where they are cut into segments, and in which order those arrive.
     #[derive(Clone, Debug)]
     struct Traffic {
         family: Family,
+        port: u16,
         isn: u32,
         bytes: Vec<u8>,
         cuts: Vec<usize>,
@@ -566,27 +652,60 @@ mod tests {
         /// The answer to the whole request at once; nothing if it does not suffice.
         fn unsplit(&self, client: &Client) -> Option<Vec<u8>> {
             let policy = exchange().policy;
-            let choice = policy.judge(&self.bytes).or((self.fin != Fin::None).then(|| policy.cut_short(&self.bytes)))?;
+            let cut_short = self.fin != Fin::None;
+            let choice = match self.port {
+                443 => Tls.judge(&self.bytes).or(cut_short.then_some(Tls::ALERT)),
+                _ => policy.judge(&self.bytes).or(cut_short.then(|| policy.cut_short(&self.bytes))),
+            }?;
             Some(policy.answers.pick(choice, client.family).bytes().to_vec())
         }
     }
 
     fn traffic() -> impl Strategy<Value = Traffic> {
         let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
-        let bytes = nearly_a_request().prop_filter("something to send", |bytes| !bytes.is_empty());
+        let http = (Just(80), nearly_a_request());
+        let tls = (Just(443), prop_oneof![nearly_a_hello(), nearly_a_request()]);
+        let request = prop_oneof![2 => http, 1 => tls].prop_filter("something to send", |(_, bytes)| !bytes.is_empty());
         let fin = prop_oneof![Just(Fin::None), Just(Fin::WithData), Just(Fin::Alone)];
-        (family, any::<u32>(), bytes, prop::collection::vec(any::<prop::sample::Index>(), 0..8), fin).prop_map(
-            |(family, isn, bytes, cuts, fin)| {
-                let cuts = cuts.into_iter().map(|cut| cut.index(bytes.len())).collect();
-                Traffic { family, isn, bytes, cuts, fin }
-            },
-        )
+        let cuts = prop::collection::vec(any::<prop::sample::Index>(), 0..8);
+        (family, any::<u32>(), request, cuts, fin).prop_map(|(family, isn, (port, bytes), cuts, fin)| {
+            let cuts = cuts.into_iter().map(|cut| cut.index(bytes.len())).collect();
+            Traffic { family, port, isn, bytes, cuts, fin }
+        })
+    }
+
+    /// A real one, or one that has lost its end, or whose record's header has a wrong byte.
+    fn nearly_a_hello() -> impl Strategy<Value = Vec<u8>> {
+        let hello = prop::sample::select(client_hellos().map(|(_, hello)| hello).to_vec());
+        let change = prop_oneof![Just(None), (0usize..5, any::<u8>()).prop_map(Some)];
+        (hello, change, any::<prop::sample::Index>(), any::<bool>()).prop_map(|(mut hello, change, at, cut)| {
+            if let Some((at, byte)) = change {
+                hello[at] = byte;
+            }
+            hello.truncate(if cut { at.index(hello.len()) } else { hello.len() });
+            hello
+        })
+    }
+
+    #[test]
+    fn a_hello_in_two_parts_gets_the_alert_wherever_it_is_cut() {
+        for (sentence, hello) in client_hellos() {
+            for cut in 1..hello.len() {
+                let family = if cut % 2 == 0 { Family::V4 } else { Family::V6 };
+                let (mut exchange, client) = (exchange(), Client::of_port(family, 443, cut as u32 * 7919));
+                let parts = [client.frame(0, &hello[..cut], false), client.frame(cut, &hello[cut..], false)];
+                let alert = Some((hello.len() as u32, expected(&client, Status::Alert, false)));
+                assert_eq!(send(&mut exchange, &client, &parts[0], NOW), Some((cut as u32, Vec::new())), "{sentence}");
+                assert_eq!(send(&mut exchange, &client, &parts[1], NOW), alert, "{sentence} cut at {cut}");
+                assert_eq!(send(&mut exchange, &client, &parts[1], NOW), alert, "{sentence} cut at {cut}, again");
+            }
+        }
     }
 
     proptest! {
         #[test]
         fn a_split_request_gets_the_answer_of_the_unsplit_one(traffic in traffic()) {
-            let (mut exchange, client) = (exchange(), Client::new(traffic.family, traffic.isn));
+            let (mut exchange, client) = (exchange(), Client::of_port(traffic.family, traffic.port, traffic.isn));
             let mut answer = None;
             for (offset, bytes, fin) in traffic.segments() {
                 let frame = client.frame(offset, bytes, fin);
@@ -617,7 +736,7 @@ mod tests {
         fn whatever_is_reordered_or_lost_the_answer_is_that_of_the_unsplit_request(
             traffic in traffic(), order in any::<prop::sample::Index>(), lost in any::<u64>(), lost_replies in any::<u64>(),
         ) {
-            let (mut exchange, client) = (exchange(), Client::new(traffic.family, traffic.isn));
+            let (mut exchange, client) = (exchange(), Client::of_port(traffic.family, traffic.port, traffic.isn));
             // A mistaken first is a known limit, and only of reordering.
             let segments = traffic.segments();
             prop_assume!(segments.iter().all(|(offset, ..)| *offset == 0 || !is_first(&client, *offset)));

@@ -1,6 +1,6 @@
-//! The responder: answers the plain-HTTP requests that the gate redirects to `AF_XDP` sockets.
+//! The responder: answers the plain-HTTP requests and the TLS handshakes that the gate redirects to `AF_XDP` sockets.
 //!
-//! A frame goes through [`segment`] (what it is), [`reassembly`] (is the request complete), [`request`] (is it valid HTTP),
+//! A frame goes through [`segment`] (what it is), [`reassembly`] (is the request complete), [`request`] (is it valid HTTP) or [`tls`],
 //! [`probes`] (which answer) and [`answers`] (its bytes). [`exchange`] joins them and does no I/O; it can be tested and
 //! fuzzed as it is. [`socket`] and [`worker`] put it on the wire.
 
@@ -11,6 +11,7 @@ pub mod reassembly;
 pub mod request;
 pub mod segment;
 pub mod socket;
+pub mod tls;
 pub mod worker;
 
 #[cfg(test)]
