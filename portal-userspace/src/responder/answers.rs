@@ -122,13 +122,19 @@ pub struct Choice {
 /// One response, or the alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    status: Status,
     bytes: Box<[u8]>,
     sum: Sum,
 }
 
 impl Answer {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self { sum: Sum::new().bytes(&bytes), bytes: bytes.into_boxed_slice() }
+    fn new(status: Status, bytes: Vec<u8>) -> Self {
+        Self { status, sum: Sum::new().bytes(&bytes), bytes: bytes.into_boxed_slice() }
+    }
+
+    /// What it is.
+    pub fn status(&self) -> Status {
+        self.status
     }
 
     /// The whole response, header and body; the alert's record.
@@ -211,7 +217,7 @@ fn for_url(url: &str) -> Result<[[Answer; 2]; Status::ALL.len()], UrlError> {
                 Status::Alert => assert!(bytes.len() == ALERT_LEN),
                 _ => assert!(bytes.len() >= RESPONSE_MIN, "the header alone is longer"),
             }
-            Answer::new(bytes)
+            Answer::new(status, bytes)
         })
     }))
 }

@@ -6,6 +6,7 @@
 
 pub mod answers;
 pub mod exchange;
+pub mod policies;
 pub mod probes;
 pub mod reassembly;
 pub mod request;
@@ -19,6 +20,7 @@ mod heap_tests;
 #[cfg(test)]
 mod veth_tests;
 
-pub use exchange::{Policy, Snapshot};
+pub use exchange::Snapshot;
+pub use policies::{Policies, Policy, SharedPolicies};
 pub use socket::SocketOptions;
-pub use worker::{Responder, SharedKeys};
+pub use worker::{Queues, Responder, Shared, SharedKeys, SharedSockets};
