@@ -2,13 +2,14 @@
 //!
 //! A frame goes through [`segment`] (what it is), [`reassembly`] (is the request complete), [`request`] (is it valid HTTP) or [`tls`],
 //! [`probes`] (which answer) and [`answers`] (its bytes). [`exchange`] joins them and does no I/O; it can be tested and
-//! fuzzed as it is. [`socket`] and [`worker`] put it on the wire.
+//! fuzzed as it is, and [`rehearsal`] asks it what it would do. [`socket`] and [`worker`] put it on the wire.
 
 pub mod answers;
 pub mod exchange;
 pub mod policies;
 pub mod probes;
 pub mod reassembly;
+pub mod rehearsal;
 pub mod request;
 pub mod segment;
 pub mod socket;
@@ -20,7 +21,8 @@ mod heap_tests;
 #[cfg(test)]
 mod veth_tests;
 
-pub use exchange::Snapshot;
+pub use exchange::{Silence, Snapshot};
 pub use policies::{Policies, Policy, SharedPolicies};
+pub use rehearsal::{Rehearsed, rehearse};
 pub use socket::SocketOptions;
 pub use worker::{Queues, Responder, Shared, SharedKeys, SharedSockets};

@@ -232,6 +232,17 @@ pub enum Content<'a> {
     Fin,
 }
 
+impl Content<'_> {
+    /// What people call it: stable, as in `portalctl explain --json`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "acknowledgement",
+            Self::Answer(answer) => answer.status().name(),
+            Self::Fin => "close",
+        }
+    }
+}
+
 impl Reply<'_> {
     fn ip_length(&self) -> usize {
         match self.path.family() {
