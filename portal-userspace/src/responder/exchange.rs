@@ -178,6 +178,11 @@ impl Exchange {
         Self { reassembly: Reassembly::new(limits), stats }
     }
 
+    /// How much of its memory is taken, bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.reassembly.bytes()
+    }
+
     /// What goes back for this frame by these policies, or why nothing does. `now_ns` is `CLOCK_MONOTONIC` in nanoseconds.
     pub fn receive<'p>(
         &mut self,
