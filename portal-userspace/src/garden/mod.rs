@@ -3,3 +3,4 @@ pub mod name;
 pub mod ports;
 pub mod prefix;
 pub mod rules;
+pub mod answer;
