@@ -97,10 +97,10 @@ impl<'a> Answer<'a> {
         Ok(answer)
     }
 
-    /// The names from the question's to the last alias's, each with the shortest time to live, in seconds, of the aliases from
-    /// there on; without an alias, the longest there is.
-    pub fn names(&self) -> impl Iterator<Item = (AskedName, u32)> {
-        let links = self.chain[..self.length].iter();
+    /// The names from the question's to the last alias's, at most this many, each with the shortest time to live, in seconds, of
+    /// the aliases from there on; without an alias, the longest there is.
+    pub fn names(&self, most: usize) -> impl DoubleEndedIterator<Item = (AskedName, u32)> {
+        let links = self.chain[..self.length.min(most)].iter();
         links.filter_map(|link| Some((asked(&link.name)?, link.ttl)))
     }
 
@@ -174,7 +174,8 @@ pub(super) mod tests {
 
     /// A message from the fixtures, by what was asked.
     pub(in crate::garden) fn fixture(name: &str) -> Vec<u8> {
-        let line = include_str!("fixtures/dnsmasq.txt").lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line =
+            include_str!("fixtures/dnsmasq.txt").lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let digits = line.unwrap_or_else(|| panic!("no fixture {name}")).as_bytes();
         digits.chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
     }
@@ -183,7 +184,7 @@ pub(super) mod tests {
     fn said(bytes: &[u8]) -> Result<String, Unusable> {
         let answer = Answer::parse(bytes)?;
         let ttl = |ttl| if ttl == u32::MAX { String::new() } else { format!(" {ttl}") };
-        let names: Vec<_> = answer.names().map(|(name, t)| format!("{}{}", name.as_str(), ttl(t))).collect();
+        let names: Vec<_> = answer.names(usize::MAX).map(|(name, t)| format!("{}{}", name.as_str(), ttl(t))).collect();
         let addresses: Vec<_> = answer.addresses().map(|(address, ttl)| format!("{address} {ttl}")).collect();
         Ok(format!("{} : {}", names.join(" > "), addresses.join(", ")))
     }
@@ -338,7 +339,7 @@ pub(super) mod tests {
                 links.iter().zip(&ttls).rev().map(|((owner, target), ttl)| (&owner[..], 5, *ttl, &target[..])).collect();
             let bytes = message("n0.example", &rows);
             let answer = Answer::parse(&bytes).unwrap();
-            for (i, (name, ttl)) in answer.names().enumerate() {
+            for (i, (name, ttl)) in answer.names(usize::MAX).enumerate() {
                 let at = format!("n{i}.example");
                 prop_assert_eq!(name.as_str(), at);
                 prop_assert_eq!(ttl, ttls[i..].iter().min().copied().unwrap_or(u32::MAX));

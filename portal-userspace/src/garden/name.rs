@@ -50,7 +50,9 @@ impl FromStr for NamePattern {
             return Err(format!("`{text}` would open every name: list the names that guests need, as *.pay.example"));
         }
         if name.contains('*') {
-            return Err(format!("`{text}`: a `*` stands only for whole labels in front of a name, as in *.pay.example"));
+            return Err(format!(
+                "`{text}`: a `*` stands only for whole labels in front of a name, as in *.pay.example"
+            ));
         }
         // UTS 46, as browsers do it, so that the name is the one that a guest's browser asks for.
         let name = idna::domain_to_ascii_cow(name.as_bytes(), AsciiDenyList::URL)
@@ -68,7 +70,9 @@ impl FromStr for NamePattern {
             }
         }
         let Some((_, last)) = name.rsplit_once('.') else {
-            return Err(format!("`{text}` has one label: write the whole name, as pay.example; `.{name}` can't be opened"));
+            return Err(format!(
+                "`{text}` has one label: write the whole name, as pay.example; `.{name}` can't be opened"
+            ));
         };
         if last.bytes().all(|b| b.is_ascii_digit()) {
             return Err(format!("`{text}` is neither an address nor a name: no name ends in a number"));

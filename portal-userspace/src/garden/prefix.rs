@@ -85,7 +85,8 @@ impl FromStr for Prefix {
             return Err(format!("`{text}` contains IPv4 addresses written as IPv6: write them as {instead}"));
         }
         for (unreachable, what) in UNREACHABLE {
-            let unreachable: IpNet = unreachable.parse().expect("the table's prefixes are well-formed: a test reads them");
+            let unreachable: IpNet =
+                unreachable.parse().expect("the table's prefixes are well-formed: a test reads them");
             if unreachable.contains(&net) {
                 return Err(format!("`{text}` is {what}: no guest reaches it through the gateway; leave it out"));
             }

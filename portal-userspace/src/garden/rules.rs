@@ -251,8 +251,16 @@ mod tests {
         let table: [(&str, &str, &[&str]); 6] = [
             ("the web", "to = '203.0.113.0/24'", &["6:80 ::ffff:203.0.113.0/120", "6:443 ::ffff:203.0.113.0/120"]),
             ("one address", "to = '2001:db8::7'\nports = ['53/udp']", &["17:53 2001:db8::7/128"]),
-            ("both protocols", "to = '2001:db8::/32'\nports = ['53/any']", &["6:53 2001:db8::/32", "17:53 2001:db8::/32"]),
-            ("everything", "to = '10.0.0.0/8'\nports = ['any']", &["6:0 ::ffff:10.0.0.0/104", "17:0 ::ffff:10.0.0.0/104"]),
+            (
+                "both protocols",
+                "to = '2001:db8::/32'\nports = ['53/any']",
+                &["6:53 2001:db8::/32", "17:53 2001:db8::/32"],
+            ),
+            (
+                "everything",
+                "to = '10.0.0.0/8'\nports = ['any']",
+                &["6:0 ::ffff:10.0.0.0/104", "17:0 ::ffff:10.0.0.0/104"],
+            ),
             (
                 "ports that an any contains are no rows of their own",
                 "to = '10.0.0.1'\nports = ['any/tcp', '443/any']",
