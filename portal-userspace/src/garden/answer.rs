@@ -246,6 +246,8 @@ pub(super) mod tests {
         bytes
     }
 
+    type Sentence<'a> = (&'a str, Vec<Row<'a>>, Result<&'a str, Unusable>);
+
     const ADDRESS: &[u8] = &[203, 0, 113, 7];
 
     #[test]
@@ -262,8 +264,7 @@ pub(super) mod tests {
         assert_eq!(chain(15), Ok("203.0.113.7 60".into()), "the longest chain");
         assert_eq!(chain(16), Err(Unusable::Endless), "one longer");
         let many: Vec<Row<'_>> = vec![("a.example", 1, 60, ADDRESS); 129];
-        type Table<'a> = [(&'a str, Vec<Row<'a>>, Result<&'a str, Unusable>); 12];
-        let table: Table<'_> = [
+        let table: [Sentence<'_>; 12] = [
             ("an alias of itself", vec![("a.example", 5, 60, &a)], Err(Unusable::Endless)),
             ("a loop", vec![("a.example", 5, 60, &b), ("b.example", 5, 60, &a)], Err(Unusable::Endless)),
             (

@@ -216,12 +216,11 @@ impl Learned {
         let entry = self.entries.entry(key).or_insert(Entry { lessons: Vec::new(), answered_ns: 0, written_ns: 0 });
         entry.answered_ns = now_ns;
         entry.written_ns = latest;
-        match entry.lessons.iter_mut().find(|lesson| lesson.rule == rule) {
-            Some(lesson) => lesson.until_ns = lesson.until_ns.max(until_ns),
-            None => {
-                entry.lessons.push(Lesson { rule, until_ns });
-                *self.rows_of.entry(rule).or_default() += 1;
-            }
+        if let Some(lesson) = entry.lessons.iter_mut().find(|lesson| lesson.rule == rule) {
+            lesson.until_ns = lesson.until_ns.max(until_ns);
+        } else {
+            entry.lessons.push(Lesson { rule, until_ns });
+            *self.rows_of.entry(rule).or_default() += 1;
         }
         if open { Outcome::Refreshed(latest) } else { Outcome::Learned(latest) }
     }

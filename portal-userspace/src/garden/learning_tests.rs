@@ -1,6 +1,10 @@
 //! What answers open, for how long, and what closes it again.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use portal_common::tables::Zone;
 use proptest::prelude::*;
@@ -18,7 +22,7 @@ use super::{
 /// The kernel's tables, as they are seen from user space: bounded, and refusing when they are told to.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    rows: BTreeMap<(Zone, GardenRow), ()>,
+    rows: BTreeSet<(Zone, GardenRow)>,
     learned: BTreeMap<LearnedKey, u64>,
     refuse_writes: bool,
     refuse_removals: bool,
@@ -42,7 +46,7 @@ impl LearnedSink for Tables {
 impl PrefixSink for Tables {
     fn insert_prefix(&mut self, zone: Zone, row: GardenRow) -> anyhow::Result<()> {
         anyhow::ensure!(self.room.is_none_or(|room| self.rows.len() < room), "no room");
-        self.rows.insert((zone, row), ());
+        self.rows.insert((zone, row));
         Ok(())
     }
 
@@ -358,8 +362,8 @@ fn what_an_earlier_daemon_left() {
     ];
     garden.sink.learned.extend(left);
     let stale = rule("192.0.2.0/24").rows().next().unwrap();
-    garden.sink.rows.insert((ZONE, stale), ());
-    let rows: Vec<_> = garden.sink.rows.keys().copied().collect();
+    garden.sink.rows.insert((ZONE, stale));
+    let rows: Vec<_> = garden.sink.rows.iter().copied().collect();
     garden.adopt(rows, left, NOW).unwrap();
     assert_eq!(
         open(&garden, NOW),

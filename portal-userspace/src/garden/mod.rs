@@ -8,12 +8,20 @@
 pub mod address;
 pub mod answer;
 pub mod counters;
+pub mod datagram;
+pub mod held;
 pub mod learned;
 pub mod name;
+pub mod packet_socket;
 pub mod ports;
 pub mod prefix;
+pub mod relay;
 pub mod rules;
 pub mod table;
+pub mod view;
+pub mod worker;
 
 #[cfg(test)]
 mod learning_tests;
+#[cfg(test)]
+mod relay_tests;

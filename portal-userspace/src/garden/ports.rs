@@ -124,6 +124,18 @@ pub struct Service {
     pub port: u16,
 }
 
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = NonZeroU16::new(self.port);
+        match self.protocol {
+            TCP => PortRule { protocol: Protocol::Tcp, port }.fmt(f),
+            UDP => PortRule { protocol: Protocol::Udp, port }.fmt(f),
+            // Nothing else is ever opened; an earlier daemon's table may hold anything.
+            other => write!(f, "{}/protocol {other}", self.port),
+        }
+    }
+}
+
 /// The ports of a rule: from one to sixteen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "Vec<PortRule>", into = "Vec<PortRule>")]

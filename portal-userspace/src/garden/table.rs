@@ -85,9 +85,15 @@ impl Default for Policy {
 /// Why a change was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GardenError {
-    /// There is no such zone.
+    /// There is no zone with this number.
     #[error("zone {0} has no garden")]
     UnknownZone(u16),
+    /// There is no zone with this name.
+    #[error("there is no zone `{0}`")]
+    NoSuchZone(String),
+    /// There are several zones, and none was named.
+    #[error("there are several zones: {0}")]
+    WhichZone(String),
     /// The zone has as many rules as it may.
     #[error("the zone has {MOST_RULES} rules already")]
     TooMany,
@@ -109,7 +115,8 @@ impl GardenError {
     /// The stable code.
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::UnknownZone(_) => "unknown_zone",
+            Self::UnknownZone(_) | Self::NoSuchZone(_) => "unknown_zone",
+            Self::WhichZone(_) => "which_zone",
             Self::TooMany => "garden_full",
             Self::Ports(_) => "bad_ports",
             Self::NotFound(_) => "no_such_rule",
@@ -121,7 +128,8 @@ impl GardenError {
     /// What to do.
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::UnknownZone(_) => "`portalctl status` lists the zones",
+            Self::UnknownZone(_) | Self::NoSuchZone(_) => "`portalctl status` lists the zones",
+            Self::WhichZone(_) => "name one of them with `--zone`",
             Self::TooMany => "remove rules that are not needed, or join them into shorter prefixes or wildcards",
             Self::Ports(_) => "remove the rule and add it with other ports",
             Self::NotFound(_) => "`portalctl garden list` shows the rules and where they come from",
@@ -440,6 +448,22 @@ impl<S: PrefixSink + LearnedSink> Garden<S> {
     /// The zones with their names, by number.
     pub fn zones(&self) -> impl Iterator<Item = (Zone, &str)> {
         self.zones.iter().map(|(zone, active)| (*zone, &active.name[..]))
+    }
+
+    /// The zone with this name; without a name, the only one there is.
+    pub fn zone_named(&self, name: Option<&str>) -> Result<Zone, GardenError> {
+        let mut zones = self.zones();
+        if let Some(name) = name {
+            let zone = zones.find(|(_, other)| *other == name);
+            return zone.map(|(zone, _)| zone).ok_or_else(|| GardenError::NoSuchZone(name.to_owned()));
+        }
+        match (zones.next(), zones.next()) {
+            (Some((zone, _)), None) => Ok(zone),
+            (None, _) => Err(GardenError::UnknownZone(0)),
+            (Some(_), Some(_)) => {
+                Err(GardenError::WhichZone(self.zones().map(|(_, name)| name).collect::<Vec<_>>().join(", ")))
+            }
+        }
     }
 
     /// What has been learned.
