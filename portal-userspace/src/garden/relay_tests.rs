@@ -224,15 +224,15 @@ fn hold_unmarked(ifindex: u32) -> OwnedFd {
     bpf(LINK_CREATE, &Link { prog_fd, target_ifindex: ifindex, attach_type: TCX_EGRESS, flags: 0, rest: [0; 2] })
 }
 
-/// The next frame that leaves by this interface, as it is before the NIC completes it, to a UDP port.
-fn tap(socket: &Socket, port: u16) -> Vec<u8> {
+/// The next answer from this resolver that leaves by this interface, as it is before the NIC completes it.
+fn tap(socket: &Socket, resolver: IpAddr) -> Vec<u8> {
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
         let mut bytes = [MaybeUninit::new(0); 2048];
         let length = socket.recv(&mut bytes).unwrap();
         // SAFETY: every byte was set when the array was made.
         let bytes: Vec<u8> = bytes[..length].iter().map(|byte| unsafe { byte.assume_init() }).collect();
-        if super::datagram::Datagram::find(&bytes).is_some() && bytes.ends_with(&port.to_be_bytes()) {
+        if super::datagram::Datagram::find(&bytes).is_some_and(|found| found.source == resolver) {
             return bytes;
         }
     }
@@ -302,14 +302,12 @@ fn a_linux_guest_gets_the_held_answer() {
         let families =
             [("192.0.2.1:53", "192.0.2.7:5353", "pay-a"), ("[2001:db8::1]:53", "[2001:db8::7]:5353", "pay-aaaa")];
         for (i, (resolver, guest, answer)) in families.into_iter().enumerate() {
-            let mut answer = fixture(answer);
-            // A mark at its end, behind what DNS reads, by which it is known among the frames.
-            answer.extend(5353u16.to_be_bytes());
+            let answer = fixture(answer);
             let socket = UdpSocket::bind(resolver).unwrap();
             socket.send_to(&answer, guest).unwrap();
             let arrived = gets.recv_timeout(Duration::from_secs(2)).expect("without a hold it arrives");
             assert_eq!(arrived, (resolver.to_owned(), answer.clone()));
-            let frame = tap(&tapped, 5353);
+            let frame = tap(&tapped, socket.local_addr().unwrap().ip());
 
             let hold = hold_unmarked(index);
             // The sender is not told: UDP takes a drop for congestion (`udp_send_skb()`).

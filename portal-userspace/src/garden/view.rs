@@ -276,9 +276,8 @@ mod tests {
         garden.learn(Zone::FIRST, Ipv4Addr::LOCALHOST.into(), &fixture("www-a"), SECOND);
         let list = list(&garden, 10 * SECOND + 1);
         let rules = serde_json::to_value(&list.rules).unwrap();
-        let learned = |ports: &[&str], seconds| {
-            json!([{"address": "203.0.113.7", "ports": ports, "remaining_seconds": seconds}])
-        };
+        let learned =
+            |ports: &[&str], seconds| json!([{"address": "203.0.113.7", "ports": ports, "remaining_seconds": seconds}]);
         assert_eq!(
             rules,
             json!([
@@ -339,7 +338,10 @@ mod tests {
         let gone: RemoveRequest = request(json!({"to": "*.Pay.Example.", "zone": "guests"})).unwrap();
         assert_eq!(removed(&remove(&mut garden, &gone).unwrap()), "*.pay.example is closed to strangers of guests.\n");
         let error = remove(&mut garden, &gone).unwrap_err();
-        assert_eq!((error.code(), error.to_string().as_str()), ("no_such_rule", "no rule for *.pay.example was added at run time"));
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            ("no_such_rule", "no rule for *.pay.example was added at run time")
+        );
         let configured = request(json!({"to": "pay.example"})).unwrap();
         assert_eq!(remove(&mut garden, &configured).unwrap_err().code(), "rule_is_configured");
         let table = [
@@ -357,7 +359,10 @@ mod tests {
     fn where_there_are_several_zones_one_is_named() {
         let mut garden = garden(&["guests", "staff"]);
         let error = add(&mut garden, request(json!({"to": "a.example"})).unwrap(), 0).unwrap_err();
-        assert_eq!((error.code(), error.to_string().as_str()), ("which_zone", "there are several zones: guests, staff"));
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            ("which_zone", "there are several zones: guests, staff")
+        );
         let rule = add(&mut garden, request(json!({"to": "a.example", "zone": "staff"})).unwrap(), 0).unwrap();
         assert_eq!(rule.zone, "staff");
         let error = add(&mut garden, request(json!({"to": "a.example", "zone": "lobby"})).unwrap(), 0).unwrap_err();
