@@ -3,12 +3,12 @@
 
 use portal_common::tables::Zone;
 
-/// The longest frame that a record holds, without a tag that lies beside it.
-pub(super) const FRAME_MAX: usize = 1536;
+/// The longest frame that a record holds, without a tag that lies beside it, bytes.
+pub const FRAME_MAX: usize = 1536;
 /// The record's head: `zone u16, len u16, ifindex u32, vlan_tci u16, vlan_present u16, reserved u32`, in host byte order.
 const HEAD: usize = 16;
-/// The longest record.
-pub(super) const RECORD_MAX: usize = HEAD + FRAME_MAX;
+/// The longest record, bytes.
+pub const RECORD_MAX: usize = HEAD + FRAME_MAX;
 /// A VLAN tag's length (IEEE 802.1Q clause 9.3), and where it goes: behind the two MAC addresses.
 const TAG: usize = 4;
 const MAC_ADDRESSES: usize = 12;

@@ -59,6 +59,9 @@ impl FrameSender for Noted {
     }
 }
 
+/// A sentence, a tag beside the frame, the frame, what is sent, how many destinations are open then, and what is counted.
+type Row<'a> = (&'a str, Option<(u16, u16)>, &'a [u8], &'a [u8], usize, &'a [&'a str]);
+
 #[test]
 fn every_frame_goes_on_and_what_it_teaches_is_open_before() {
     let answer = fixture("pay-a");
@@ -73,7 +76,6 @@ fn every_frame_goes_on_and_what_it_teaches_is_open_before() {
     let noise = frame(false, 0, 53, b"noise");
     let v6 = frame(true, 2, 53, &fixture("pay-aaaa"));
     let learned = ["1 answers", "1 learned", "1 matched", "1 relayed"];
-    type Row<'a> = (&'a str, Option<(u16, u16)>, &'a [u8], &'a [u8], usize, &'a [&'a str]);
     let table: [Row<'_>; 9] = [
         ("an answer", None, &whole, &whole, 1, &learned),
         ("over IPv6 with two tags", None, &v6, &v6, 1, &learned),
@@ -312,8 +314,8 @@ fn a_linux_guest_gets_the_held_answer() {
             let hold = hold_unmarked(index);
             // The sender is not told: UDP takes a drop for congestion (`udp_send_skb()`).
             socket.send_to(&answer, guest).unwrap();
-            let held = gets.recv_timeout(Duration::from_millis(200));
-            assert!(held.is_err(), "the hold lets {held:?} through");
+            let withheld = gets.recv_timeout(Duration::from_millis(200));
+            assert!(withheld.is_err(), "the hold lets {withheld:?} through");
             relay.handle(&record(ZONE, index, None, &frame), 1);
             assert_eq!(happened(&garden).first().map(String::as_str), Some(["1 answers", "2 answers"][i]));
             let arrived = gets.recv_timeout(Duration::from_secs(2)).expect("the guest's kernel takes the frame");
