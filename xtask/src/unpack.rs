@@ -30,7 +30,7 @@ pub(crate) fn is_there(one: &Unpacked) -> bool {
 pub(crate) fn unpack(one: &Unpacked, interrupts: &Interrupts) -> Result<()> {
     let directory = directory(one);
     // Beside its place, and moved there when it is complete.
-    let partial = directory.with_extension("partial");
+    let partial = beside(&directory, "partial");
     remove(&partial)?;
     let downloads = partial.join("downloads");
     fs::create_dir_all(&downloads).with_context(|| format!("cannot create {}", downloads.display()))?;
@@ -54,6 +54,14 @@ pub(crate) fn unpack(one: &Unpacked, interrupts: &Interrupts) -> Result<()> {
     }
     fs::rename(&files, &directory).with_context(|| format!("cannot move {} to its place", files.display()))?;
     remove(&partial)
+}
+
+/// The directory's path with something behind its name, whose number after a dot is no extension.
+pub(crate) fn beside(directory: &Path, suffix: &str) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push("-");
+    path.push(suffix);
+    path.into()
 }
 
 fn remove(directory: &Path) -> Result<()> {

@@ -14,13 +14,33 @@ use crate::requirements::BUSYBOX;
 use crate::{environment, unpack};
 
 /// What the tests and the lab's links need of a kernel that has it as modules. What these depend on comes with them.
-const MODULES: [&str; 5] = ["veth", "8021q", "bridge", "sch_ingress", "cls_bpf"];
+const MODULES: [&str; 6] = ["veth", "8021q", "bridge", "macvlan", "sch_ingress", "cls_bpf"];
 
 /// How many generated frames the differential test tries: enough in a processor that is software.
 const FRAMES: u32 = 10_000;
 
-/// Programs beside busybox's: its own `ip` knows neither veth nor everything else the tests ask of it.
-const TOOLS: [&str; 1] = ["ip"];
+/// The lab's programs. They hide busybox's, whose `ip` and `mount` lack some of what the lab asks of them.
+const TOOLS: [&str; 14] = [
+    "ip", "tc", "ss", "ethtool", "nsenter", "unshare", "setpriv", "mount", "umount", "dnsmasq", "nginx", "openssl",
+    "curl", "tcpdump",
+];
+
+/// The binaries that the lab runs, and where it is told to look for them ([`init.sh`](init.sh)).
+const BINARIES: [&str; 2] = ["portald", "portalctl"];
+
+/// Files that these programs read.
+const FILES: [(&str, &str); 4] = [
+    (
+        "etc/passwd",
+        "root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n\
+      tcpdump:x:100:100:tcpdump:/tmp:/bin/sh\n",
+    ),
+    ("etc/group", "root:x:0:\nnogroup:x:65534:\ntcpdump:x:100:\n"),
+    // Nothing is asked of it: `ip netns exec` puts the namespace's own in its place.
+    ("etc/resolv.conf", ""),
+    // openssl refuses to make a certificate without one; what it is to hold is in its arguments.
+    ("usr/lib/ssl/openssl.cnf", "[req]\ndistinguished_name = subject\n[subject]\n"),
+];
 
 /// Makes the archive for the kernel whose package is unpacked in `kernel`.
 pub(super) fn make(kernel: &Path, programs: &[Program]) -> Result<Vec<u8>> {
@@ -35,6 +55,16 @@ pub(super) fn make(kernel: &Path, programs: &[Program]) -> Result<Vec<u8>> {
     for tool in TOOLS {
         let program = environment::find(tool).with_context(|| format!("{tool} is not on PATH"))?;
         executable(&mut archive, &Path::new("usr/bin").join(tool), &program)?;
+    }
+    for binary in BINARIES {
+        executable(
+            &mut archive,
+            &Path::new("binaries").join(binary),
+            &environment::target().join("debug").join(binary),
+        )?;
+    }
+    for (file, text) in FILES {
+        archive.file(file, 0o644, text.as_bytes().to_vec());
     }
     for (number, program) in (1..).zip(programs) {
         let directory = PathBuf::from(format!("tests/{number}-{}", program.name));
