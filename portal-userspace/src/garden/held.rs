@@ -1,12 +1,14 @@
 //! A frame that the kernel's egress program holds until it has been learned from: the ring's record, and the frame as it goes
 //! on the wire.
 
-use portal_common::tables::Zone;
+use std::mem::offset_of;
+
+use portal_common::{event::{FrameRecord, RECORDED_BYTES}, tables::Zone};
 
 /// The longest frame that a record holds, without a tag that lies beside it, bytes.
-pub const FRAME_MAX: usize = 1536;
-/// The record's head: `zone u16, len u16, ifindex u32, vlan_tci u16, vlan_present u16, reserved u32`, in host byte order.
-const HEAD: usize = 16;
+pub const FRAME_MAX: usize = RECORDED_BYTES;
+/// The record's head: a [`FrameRecord`] without its bytes, in host byte order.
+const HEAD: usize = FrameRecord::HEAD_BYTES;
 /// The longest record, bytes.
 pub const RECORD_MAX: usize = HEAD + FRAME_MAX;
 /// A VLAN tag's length (IEEE 802.1Q clause 9.3), and where it goes: behind the two MAC addresses.
@@ -35,14 +37,19 @@ impl Held {
     pub fn take(&mut self, record: &[u8]) -> bool {
         let Some((head, bytes)) = record.split_first_chunk::<HEAD>() else { return false };
         let half = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
-        let Some(frame) = bytes.get(..usize::from(half(2))) else { return false };
+        let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let len = word(offset_of!(FrameRecord, len));
+        let Some(frame) = bytes.get(..len as usize) else { return false };
+        if word(offset_of!(FrameRecord, frame_len)) != len {
+            return false;
+        }
         if frame.len() < MAC_ADDRESSES + 2 || frame.len() > FRAME_MAX {
             return false;
         }
-        self.zone = Zone::new(half(0));
-        self.ifindex = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
+        self.zone = Zone::new(half(offset_of!(FrameRecord, zone)));
+        self.ifindex = word(offset_of!(FrameRecord, ifindex));
         // The kernel keeps the outer tag beside the frame; a raw socket takes it within the frame.
-        let tag = match half(10) {
+        let tag = match half(offset_of!(FrameRecord, vlan_protocol)) {
             0 => None,
             SERVICE_TAG => Some(SERVICE_TAG),
             _ => Some(CUSTOMER_TAG),
@@ -52,7 +59,7 @@ impl Held {
         let mut at = MAC_ADDRESSES;
         if let Some(tag) = tag {
             self.bytes[at..at + 2].copy_from_slice(&tag.to_be_bytes());
-            self.bytes[at + 2..at + TAG].copy_from_slice(&half(8).to_be_bytes());
+            self.bytes[at + 2..at + TAG].copy_from_slice(&half(offset_of!(FrameRecord, vlan_tci)).to_be_bytes());
             at += TAG;
         }
         self.bytes[at..at + rest.len()].copy_from_slice(rest);
@@ -83,14 +90,15 @@ impl Held {
 #[cfg(test)]
 pub(super) fn record(zone: u16, ifindex: u32, vlan: Option<(u16, u16)>, frame: &[u8]) -> Vec<u8> {
     let (protocol, tci) = vlan.unwrap_or_default();
-    let mut record = Vec::new();
-    for half in [zone, frame.len() as u16] {
-        record.extend(half.to_ne_bytes());
-    }
-    record.extend(ifindex.to_ne_bytes());
-    for half in [tci, protocol, 0, 0] {
-        record.extend(half.to_ne_bytes());
-    }
+    let len = (frame.len() as u32).to_ne_bytes();
+    let mut record = vec![0; HEAD];
+    let mut put = |at: usize, bytes: &[u8]| record[at..at + bytes.len()].copy_from_slice(bytes);
+    put(offset_of!(FrameRecord, ifindex), &ifindex.to_ne_bytes());
+    put(offset_of!(FrameRecord, frame_len), &len);
+    put(offset_of!(FrameRecord, len), &len);
+    put(offset_of!(FrameRecord, zone), &zone.to_ne_bytes());
+    put(offset_of!(FrameRecord, vlan_tci), &tci.to_ne_bytes());
+    put(offset_of!(FrameRecord, vlan_protocol), &protocol.to_ne_bytes());
     record.extend(frame);
     record.resize(RECORD_MAX, 0xee);
     record
@@ -124,20 +132,18 @@ mod tests {
     #[test]
     fn records_without_a_whole_frame_are_refused() {
         let whole = record(0, 1, None, &[7; 60]);
-        let mut too_long = record(0, 1, None, &[7; FRAME_MAX]);
-        too_long.push(7);
-        too_long[2..4].copy_from_slice(&(FRAME_MAX as u16 + 1).to_ne_bytes());
+        let too_long = record(0, 1, None, &[7; FRAME_MAX + 1]);
         let table: [(&str, &[u8]); 5] = [
             ("nothing", &[]),
-            ("part of the head", &whole[..15]),
-            ("a frame that breaks off", &whole[..75]),
+            ("part of the head", &whole[..HEAD - 1]),
+            ("a frame that breaks off", &whole[..HEAD + 59]),
             ("a frame without a type", &record(0, 1, None, &[7; 13])),
             ("a frame too long", &too_long),
         ];
         for (sentence, record) in table {
             assert!(!Held::default().take(record), "{sentence}");
         }
-        assert!(Held::default().take(&whole[..76]), "the ring may hold just the frame");
+        assert!(Held::default().take(&whole[..HEAD + 60]), "the ring may hold just the frame");
     }
 
     proptest! {

@@ -7,8 +7,8 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::relay::FrameSender;
 
-/// The mark (SO_MARK) on what we send on: "PORT". The egress program lets it pass; only who has CAP_NET_ADMIN can set it.
-pub const MARK: u32 = 0x504f_5254;
+// Only who has CAP_NET_ADMIN can set it.
+pub use portal_common::event::RELAYED_MARK as MARK;
 
 /// Sends whole Ethernet frames out of any interface of the network namespace it was opened in. It receives nothing.
 #[derive(Debug)]
