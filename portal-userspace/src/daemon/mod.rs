@@ -115,7 +115,7 @@ async fn dispatch(arguments: &Arguments) -> Result<()> {
     let setup = run::Setup::new(config, interface)?;
     if arguments.check {
         setup.check()?;
-        return std::io::stdout().lock().write_all(setup.effective().to_toml().as_bytes()).context("cannot write");
+        return std::io::stdout().lock().write_all(setup.filled().to_toml().as_bytes()).context("cannot write");
     }
     privilege::check()?;
     setup.run().await

@@ -50,25 +50,24 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(config: Config, interface: Interface) -> Result<Self> {
-        let effective = config.resolve(&interface)?;
+        let zone = config.zones().remove(0);
+        let effective = zone.resolve(&interface)?;
         let responder = ResponderPolicy {
             answers: Answers::new(effective.url_v4.as_str(), effective.url_v6.as_str())?,
-            probes: Probes::new(effective.config.probes.iter().cloned()),
-            limits: Limits::per_worker(
-                effective.config.limits.responder_memory_kib.get() as usize * 1024,
-                interface.rx_queues,
-            )?,
+            probes: Probes::new(config.probes.iter().cloned()),
+            limits: Limits::per_worker(config.limits.responder_memory_kib.get() as usize * 1024, interface.rx_queues)?,
         };
         Ok(Self { config, effective, interface, responder })
     }
 
-    pub(super) fn effective(&self) -> &Effective {
-        &self.effective
+    /// The configuration with every default written.
+    pub(super) fn filled(&self) -> Config {
+        self.config.filled(std::slice::from_ref(&self.effective))
     }
 
     /// Refuses what `run` would refuse, without touching anything.
     pub(super) fn check(&self) -> Result<()> {
-        let Self { effective: Effective { config, .. }, .. } = self;
+        let Self { config, effective, .. } = self;
         self.check_interface()?;
         ControlSocket::group(config.control.group.as_ref())?;
         let lacking = privilege::lacking()?;
@@ -80,11 +79,11 @@ impl Setup {
             return Ok(());
         }
         let survey = PinDirectory::below(config.paths.pins.as_path())?.survey(config.limits.clients.get())?;
-        preflight::leftovers(&self.interface, config.guest.xdp_mode, &survey)
+        preflight::leftovers(&self.interface, effective.zone.xdp_mode, &survey)
     }
 
     fn check_interface(&self) -> Result<()> {
-        let mode = self.effective.config.guest.xdp_mode;
+        let mode = self.effective.zone.xdp_mode;
         let destinations = self.gate_policy().destinations().len();
         preflight::interface(&self.interface, mode, destinations, rustix::param::page_size())
     }
@@ -106,9 +105,8 @@ impl Setup {
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interface()?;
         let policy = self.gate_policy();
-        let Self { config: written, effective, interface, responder: responder_policy } = self;
-        let config = &effective.config;
-        let (clients, mode) = (config.limits.clients.get(), config.guest.xdp_mode);
+        let Self { config, effective, interface, responder: responder_policy } = self;
+        let (clients, mode) = (config.limits.clients.get(), effective.zone.xdp_mode);
         let pins = Pins::lock(config.paths.pins.as_path())?;
         let survey = pins.directory().survey(clients)?;
         preflight::leftovers(&interface, mode, &survey)?;
@@ -180,10 +178,13 @@ impl Setup {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(control.serve(socket, stopped.clone()));
-        tasks.spawn(LoginPage::new(config, Arc::clone(&sessions), neighbours).serve(listeners, stopped.clone()));
+        tasks.spawn(
+            LoginPage::new(&effective.zone, config.limits, Arc::clone(&sessions), neighbours)
+                .serve(listeners, stopped.clone()),
+        );
         tasks.spawn(session::sweep_regularly(sessions, stopped.clone()));
         tasks.spawn(renew_secrets(maps.secrets, keys, stopped));
-        let watch = Watch { config: written, interface, program_id, effective };
+        let watch = Watch { zone: config.zones().remove(0), interface, program_id, effective };
 
         let cause = tokio::select! {
             cause = until_told_to_stop(&mut signals, &mut tasks, &responder) => cause,

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, Effective},
+    config::{Effective, ZoneConfig},
     net::{Changes, Interface, NetError},
 };
 
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The interface as it was when the gate was put there.
 pub(super) struct Watch {
     /// The configuration as written: what follows from the interface follows anew at each look.
-    pub(super) config: Config,
+    pub(super) zone: ZoneConfig,
     pub(super) interface: Interface,
     pub(super) effective: Effective,
     /// The gate's program.
@@ -149,7 +149,7 @@ impl Watch {
         // A link-local address more is not worth an end: it comes with the carrier, and at most it is a resolver nobody was told of.
         let mut without_more = now.clone();
         without_more.v6_link_local.retain(|address| was.v6_link_local.contains(address));
-        match self.config.resolve(&without_more) {
+        match self.zone.resolve(&without_more) {
             Err(e) => Finding::Changed(format!("{e}; {takes_over}")),
             Ok(effective) if relied_on(&effective) != relied_on(&self.effective) => Finding::Changed(format!(
                 "the addresses of {name}, from which the defaults of `portal.listen`, `portal.url` or `dns.resolvers` follow, have changed; {takes_over}"
@@ -168,7 +168,7 @@ fn subscribe() -> Option<Changes> {
 
 /// What the login page and the gate were told. The kernel may list the same addresses in another order.
 fn relied_on(effective: &Effective) -> (Vec<SocketAddr>, Vec<SocketAddr>, Vec<IpAddr>, [&str; 2]) {
-    let Effective { config: _, listen, services, url_v4, url_v6, resolvers } = effective;
+    let Effective { zone: _, listen, services, url_v4, url_v6, resolvers } = effective;
     let (mut listen, mut services, mut resolvers) = (listen.clone(), services.clone(), resolvers.clone());
     listen.sort_unstable();
     services.sort_unstable();
@@ -181,6 +181,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
     use crate::net::{AttachedXdp, Master, XdpMode};
 
     const PROGRAM: u32 = 42;
@@ -203,8 +204,9 @@ mod tests {
 
     fn watch(rest: &str) -> Watch {
         let config = Config::parse(&format!("[guest]\ninterface = \"eth1\"\n{rest}"), Path::new("test")).unwrap();
-        let effective = config.resolve(&guest()).unwrap();
-        Watch { config, interface: guest(), effective, program_id: PROGRAM }
+        let zone = config.zones().remove(0);
+        let effective = zone.resolve(&guest()).unwrap();
+        Watch { zone, interface: guest(), effective, program_id: PROGRAM }
     }
 
     #[test]

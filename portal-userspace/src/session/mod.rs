@@ -1,5 +1,6 @@
 //! Who is logged in: what may be done to the kernel's table of sessions.
 
+mod events;
 mod view;
 
 use std::{
@@ -17,6 +18,7 @@ use crate::{
     net::{Mac, serve::stopped},
 };
 
+pub use events::{Cause, SessionEvent, SessionEvents};
 pub use view::ClientView;
 
 /// How often expired sessions are removed. They let nothing through before that either: the gate compares the clock.
