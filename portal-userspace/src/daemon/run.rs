@@ -91,7 +91,7 @@ impl Setup {
     fn gate_policy(&self) -> GatePolicy {
         GatePolicy {
             gateway_mac: self.interface.gateway_mac(),
-            gateway: self.interface.every_address().collect(),
+            gateway: self.interface.addresses().collect(),
             resolvers: self.effective.resolvers.clone(),
             listeners: self.effective.services.clone(),
         }
