@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use super::{Config, Guest, XdpMode, ZoneConfig};
 
 /// How many guest networks there can be.
-const MAX_ZONES: usize = 64;
+const MAX_ZONES: usize = portal_common::tables::MAX_ZONES as usize;
 /// On how many interfaces.
-const MAX_INTERFACES: usize = 16;
+const MAX_INTERFACES: usize = portal_common::tables::MAX_INTERFACES as usize;
 
 /// What is wrong, and with which key of which network.
 pub(super) struct Contradiction {

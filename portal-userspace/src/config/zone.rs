@@ -26,6 +26,16 @@ pub enum Https {
     Drop,
 }
 
+impl std::fmt::Display for Https {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "reset",
+            Self::Alert => "alert",
+            Self::Drop => "drop",
+        })
+    }
+}
+
 /// What happens to a client that sends from an address that is not its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,6 +47,16 @@ pub enum AntiSpoofing {
     Learn,
     /// As `learn`, but only the first addresses that a session uses.
     Strict,
+}
+
+impl std::fmt::Display for AntiSpoofing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Learn => "learn",
+            Self::Strict => "strict",
+        })
+    }
 }
 
 /// The first guest network: `[guest]`.

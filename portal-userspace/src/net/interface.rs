@@ -129,6 +129,11 @@ impl Interface {
         self.master.as_ref().map_or(self.index, |m| m.index)
     }
 
+    /// The name of that interface.
+    pub fn neighbour_name(&self) -> &str {
+        self.master.as_ref().map_or(&self.name, |m| &m.name)
+    }
+
     /// The IPv4 addresses, then the global and unique-local IPv6 addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.v4.iter().copied().map(IpAddr::V4).chain(self.v6.iter().copied().map(IpAddr::V6))
