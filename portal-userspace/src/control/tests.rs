@@ -208,7 +208,10 @@ async fn the_json_schema_is_stable() {
     assert_eq!(keys(&status["clients"]), "capacity online");
     assert_eq!(keys(&status["packets"]), "answered dropped passed redirected");
     let list = serde_json::to_value(client.clients().await.unwrap()).unwrap();
-    assert_eq!(keys(&list["clients"][0]), "addresses expires_at mac online_seconds remaining_seconds started_at");
+    assert_eq!(
+        keys(&list["clients"][0]),
+        "addresses bound_addresses down expires_at last_seen_seconds limits mac online_seconds remaining_seconds started_at up zone"
+    );
     let drops = serde_json::to_value(client.drops(false).await.unwrap()).unwrap();
     assert_eq!(keys(&drops["reasons"][0]), "name outcome packets text");
 }

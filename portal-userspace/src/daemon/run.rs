@@ -145,8 +145,15 @@ impl Setup {
         }
         for zone in manager.list().await.iter().filter(|zone| zone.attached) {
             info!(
-                zone = zone.name, interface = zone.interface, vlan = zone.vlan, mode = zone.xdp_mode, queues = zone.queues,
-                program = manager.program_id(), login = zone.url_v4, login_v6 = zone.url_v6, "the gate is closed"
+                zone = zone.name,
+                interface = zone.interface,
+                vlan = zone.vlan,
+                mode = zone.xdp_mode,
+                queues = zone.queues,
+                program = manager.program_id(),
+                login = zone.url_v4,
+                login_v6 = zone.url_v6,
+                "the gate is closed"
             );
         }
         info!(socket = %socket.path().display(), "the control socket listens");
@@ -185,7 +192,8 @@ async fn control(
     started: Instant,
 ) -> Result<Control> {
     let first = manager.running().into_iter().next().context("no network is guarded")?;
-    let view = manager.list().await.into_iter().find(|zone| zone.name == first.name()).context("no network is guarded")?;
+    let view =
+        manager.list().await.into_iter().find(|zone| zone.name == first.name()).context("no network is guarded")?;
     let counting = Arc::clone(manager);
     Ok(Control {
         gate: GateInfo {

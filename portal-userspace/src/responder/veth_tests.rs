@@ -469,7 +469,9 @@ fn a_linux_client_gets_whole_answers_through_the_gate() {
 
         let (mut gate, mut maps) = Gate::load_unpinned(16).unwrap();
         let ifindex = index(c"gateway");
-        let off = Class::ALL.into_iter().fold(GateConfig::new(OWN_MAC), |config, class| config.with_limit(class, Limit::NONE));
+        let off = Class::ALL
+            .into_iter()
+            .fold(GateConfig::new(OWN_MAC), |config, class| config.with_limit(class, Limit::NONE));
         let zone = ZonePolicy {
             zone: Zone::FIRST,
             attachment: Attachment::new(ifindex, 0, 0),
