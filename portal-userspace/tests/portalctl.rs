@@ -12,10 +12,9 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use portal_common::tables::Zone;
 use portal_userspace::{
     control::{Access, Control, ControlSocket, Group, api::GateInfo},
-    datapath::{counters::CounterReader, sessions::SessionTable},
+    datapath::counters::CounterReader,
     net::{Mac, Neighbour, Neighbours, NetError},
     session::SessionService,
 };
@@ -47,7 +46,6 @@ struct Daemon {
 fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let table = SessionTable::create(capacity).expect("a BPF map needs root");
     let control = Control {
         gate: GateInfo {
             interface: "eth1".into(),
@@ -59,7 +57,7 @@ fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
             url_v6: "http://[2001:db8::1]:8080/".into(),
             listeners: vec!["192.0.2.1:8080".parse().unwrap()],
         },
-        sessions: Arc::new(SessionService::new(table, Zone::FIRST, "8h".parse().unwrap())),
+        sessions: Arc::new(SessionService::standalone(capacity, "8h".parse().unwrap()).expect("a BPF map needs root")),
         counters: Arc::new(CounterReader::create().unwrap()),
         responder: Arc::new(|| vec![("requests", 5)]),
         neighbours: Arc::new(One),

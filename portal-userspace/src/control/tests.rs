@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use portal_common::{Reason, tables::Zone};
+use portal_common::Reason;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::GroupName,
-    datapath::{counters::CounterReader, sessions::SessionTable},
+    datapath::counters::CounterReader,
     net::{Mac, Neighbour, Neighbours, NetError},
     session::SessionService,
 };
@@ -62,8 +62,7 @@ pub(crate) struct Daemon {
 /// A control server for `capacity` clients.
 pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
     let directory = tempfile::tempdir().unwrap();
-    let table = SessionTable::create(capacity).expect("a BPF map needs root");
-    let sessions = Arc::new(SessionService::new(table, Zone::FIRST, "8h".parse().unwrap()));
+    let sessions = Arc::new(SessionService::standalone(capacity, "8h".parse().unwrap()).expect("a BPF map needs root"));
     let control = Control {
         gate: GateInfo {
             interface: "eth1".into(),
@@ -209,7 +208,10 @@ async fn the_json_schema_is_stable() {
     assert_eq!(keys(&status["clients"]), "capacity online");
     assert_eq!(keys(&status["packets"]), "answered dropped passed redirected");
     let list = serde_json::to_value(client.clients().await.unwrap()).unwrap();
-    assert_eq!(keys(&list["clients"][0]), "addresses expires_at mac online_seconds remaining_seconds started_at");
+    assert_eq!(
+        keys(&list["clients"][0]),
+        "addresses bound_addresses down expires_at last_seen_seconds limits mac online_seconds remaining_seconds started_at up zone"
+    );
     let drops = serde_json::to_value(client.drops(false).await.unwrap()).unwrap();
     assert_eq!(keys(&drops["reasons"][0]), "name outcome packets text");
 }
