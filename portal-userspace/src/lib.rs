@@ -7,6 +7,7 @@ pub mod control;
 pub mod daemon;
 pub mod datapath;
 pub mod net;
+pub mod observe;
 pub mod responder;
 pub mod session;
 pub mod web;
