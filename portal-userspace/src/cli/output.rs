@@ -4,7 +4,10 @@ use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
-use crate::control::api::{ClientList, ClientView, Drops, Status};
+use crate::{
+    control::api::{ClientList, ClientView, Drops, Explanation, ReasonCount, Status, ZoneDrops},
+    observe::{decode, input},
+};
 
 /// As wide as a terminal is by tradition: the answer looks the same in a terminal, a pipe and a mail.
 const WIDTH: u16 = 80;
@@ -31,7 +34,7 @@ fn print(mut table: Table, right: &[usize]) -> String {
 }
 
 pub(super) fn status(status: &Status) -> String {
-    let Status { version, pid, uptime_seconds, gate, clients, packets, responder } = status;
+    let Status { version, pid, uptime_seconds, gate, clients, packets, lost, responder } = status;
     let mut table = table();
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
@@ -57,6 +60,17 @@ pub(super) fn status(status: &Status) -> String {
             packets.passed, packets.answered, packets.redirected, packets.dropped
         ),
     );
+    // Nothing lost is nothing to tell.
+    let losses = [
+        (lost.events, "events"),
+        (lost.captures, "captured packets"),
+        (lost.answers, "DNS answers"),
+        (lost.watchers, "events on the way to a slow watcher"),
+    ];
+    let losses: Vec<_> = losses.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if !losses.is_empty() {
+        row("lost", losses.join("\n"));
+    }
     if gate.url_v4 == gate.url_v6 {
         row("login page", gate.url_v4.clone());
     } else {
@@ -102,12 +116,38 @@ pub(super) fn allowed(view: &ClientView) -> String {
 
 pub(super) fn drops(drops: &Drops) -> String {
     // What did not happen would bury what did; JSON has every reason.
-    let happened: Vec<_> = drops.reasons.iter().filter(|reason| reason.packets > 0).collect();
+    let counted: Vec<_> = drops.zones.iter().filter(|zone| zone.reasons.iter().any(|r| r.packets > 0)).collect();
+    match counted[..] {
+        [] => reasons(&drops.reasons).unwrap_or_else(|| "No packet was counted.\n".into()),
+        // The only zone needs no name.
+        [zone] if drops.zones.len() <= 3 && zone.zone.is_some() && !zone.shadow => {
+            reasons(&zone.reasons).unwrap_or_default()
+        }
+        _ => counted
+            .iter()
+            .map(|zone| format!("{}:\n{}", row_name(zone), reasons(&zone.reasons).unwrap_or_default()))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+/// What a row of counters is of.
+pub(super) fn row_name(zone: &ZoneDrops) -> String {
+    match (&zone.zone, zone.shadow) {
+        (None, _) => "frames of no zone".into(),
+        (Some(name), false) => format!("zone {name}"),
+        (Some(name), true) => format!("zone {name}, shadow mode (decided, but not done)"),
+    }
+}
+
+/// A table of what happened; None if nothing did.
+fn reasons(reasons: &[ReasonCount]) -> Option<String> {
+    let happened: Vec<_> = reasons.iter().filter(|reason| reason.packets > 0).collect();
     if happened.is_empty() {
-        return "No packet was counted.\n".into();
+        return None;
     }
     let mut table = table();
-    let outcomes = drops.reasons.iter().any(|r| r.outcome != "dropped");
+    let outcomes = reasons.iter().any(|r| r.outcome != "dropped");
     if outcomes {
         table.set_header(["REASON", "OUTCOME", "PACKETS", "RULE"]);
     } else {
@@ -121,7 +161,27 @@ pub(super) fn drops(drops: &Drops) -> String {
             table.add_row([&reason.name, &packets, &reason.text]);
         }
     }
-    print(table, if outcomes { &[2] } else { &[1] })
+    Some(print(table, if outcomes { &[2] } else { &[1] }))
+}
+
+/// A frame and what the gate would do with it.
+pub(super) fn explanation(number: Option<usize>, frame: &[u8], explanation: &Explanation) -> String {
+    let Explanation { verdict, reason, rule, reply_hex } = explanation;
+    let mut text = String::new();
+    let mut part = |name: &str, lines: Vec<String>| {
+        for (at, line) in lines.iter().enumerate() {
+            let name = if at == 0 { name } else { "" };
+            writeln!(text, "{name:<9} {line}").expect("writing to a String does not fail");
+        }
+    };
+    part(&number.map_or_else(|| "frame".to_owned(), |n| format!("frame {n}")), decode::lines(frame));
+    part("verdict", vec![verdict.clone()]);
+    part("reason", vec![reason.clone()]);
+    part("rule", vec![rule.clone()]);
+    if let Some(reply) = reply_hex.as_deref().map(input::bytes) {
+        part("reply", reply.map_or_else(|e| vec![e.to_string()], |reply| decode::lines(&reply)));
+    }
+    text
 }
 
 fn left(view: &ClientView) -> String {

@@ -4,6 +4,7 @@ mod preflight;
 mod privilege;
 mod run;
 mod signals;
+mod unwired;
 mod watch;
 
 use std::{

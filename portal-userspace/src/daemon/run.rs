@@ -176,6 +176,11 @@ impl Setup {
             neighbours: Arc::clone(&neighbours),
             access: Access::new(group),
             started,
+            zones: super::unwired::zones(),
+            explainer: super::unwired::explainer(),
+            events: crate::observe::hub::EventHub::default(),
+            captures: super::unwired::captures(),
+            lost: Arc::new(|| Ok(crate::control::api::Lost::default())),
         };
 
         let mut tasks = JoinSet::new();

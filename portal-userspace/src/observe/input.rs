@@ -194,14 +194,19 @@ fn plain(text: &str, frames: &mut Frames) -> Result<(), InputError> {
             frames.add_if_any(&mut frame)?;
             continue;
         }
-        let separators = |c: char| c.is_whitespace() || ":-,;.{}()[]\"'\\".contains(c);
-        for word in line.split(separators).filter(|word| !word.is_empty()) {
-            let bare = word.strip_prefix("0x").or_else(|| word.strip_prefix('x')).unwrap_or(word);
-            let not_hex = || InputError::NotHex { line: at + 1, text: word.chars().take(40).collect() };
-            frame.extend(digits(bare).ok_or_else(not_hex)?);
-        }
+        plain_line(at, line, &mut frame)?;
     }
     frames.add_if_any(&mut frame)
+}
+
+fn plain_line(at: usize, line: &str, bytes: &mut Vec<u8>) -> Result<(), InputError> {
+    let separators = |c: char| c.is_whitespace() || ":-,;.{}()[]\"'\\".contains(c);
+    for word in line.split(separators).filter(|word| !word.is_empty()) {
+        let bare = word.strip_prefix("0x").or_else(|| word.strip_prefix('x')).unwrap_or(word);
+        let not_hex = || InputError::NotHex { line: at + 1, text: word.chars().take(40).collect() };
+        bytes.extend(digits(bare).ok_or_else(not_hex)?);
+    }
+    Ok(())
 }
 
 fn dump(text: &str, frames: &mut Frames) -> Result<(), InputError> {
@@ -281,6 +286,12 @@ pub fn to_hex(bytes: &[u8]) -> String {
         write!(text, "{byte:02x}").expect("writing to a String does not fail");
         text
     })
+}
+
+/// Bytes in hexadecimal, written in any plain way.
+pub fn bytes(text: &str) -> Result<Vec<u8>, InputError> {
+    let mut bytes = Vec::new();
+    text.lines().enumerate().try_for_each(|(at, line)| plain_line(at, line, &mut bytes)).map(|()| bytes)
 }
 
 /// The one frame of these digits, as the API takes it.

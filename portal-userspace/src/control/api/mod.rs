@@ -6,7 +6,14 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use portal_common::{Reason, reason::Outcome};
 use serde::{Deserialize, Serialize};
 
-pub use crate::session::ClientView;
+mod drops;
+mod explain;
+mod zones;
+
+pub use crate::{observe::events::EventLine, session::ClientView};
+pub use drops::{Drops, ReasonCount, ZoneDrops};
+pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};
+pub use zones::{Detached, ZoneList, ZoneView};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -23,6 +30,9 @@ pub struct Status {
     pub clients: ClientCount,
     /// What the gate has done with packets since its maps were made.
     pub packets: Packets,
+    /// What was lost on the way to whoever watches.
+    #[serde(default)]
+    pub lost: Lost,
     /// The responder's counters since the daemon started, by name.
     pub responder: BTreeMap<String, u64>,
 }
@@ -87,6 +97,19 @@ impl Packets {
     }
 }
 
+/// Records that were lost since the gate was loaded, as there was no room for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Lost {
+    /// Events that the kernel could not tell the daemon.
+    pub events: u64,
+    /// Frames that a capture has missed.
+    pub captures: u64,
+    /// DNS answers that the walled garden could not be learned from, and that were dropped.
+    pub answers: u64,
+    /// Events that did not reach a watcher that was too slow.
+    pub watchers: u64,
+}
+
 /// `GET /v1/clients`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ClientList {
@@ -111,38 +134,6 @@ pub struct AllowRequest {
 pub struct Revoked {
     /// The client, a stranger now.
     pub mac: crate::net::Mac,
-}
-
-/// `GET /v1/drops`, or with `?all=true` every reason.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Drops {
-    /// In the order of the reasons' numbers.
-    pub reasons: Vec<ReasonCount>,
-}
-
-/// How often a reason was given.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct ReasonCount {
-    /// The stable name.
-    pub name: String,
-    /// `passed`, `answered`, `redirected` or `dropped`.
-    pub outcome: String,
-    /// The rule, in a sentence.
-    pub text: String,
-    /// Packets since the gate's maps were made.
-    pub packets: u64,
-}
-
-impl ReasonCount {
-    /// This reason and its counter.
-    pub fn new((reason, packets): (Reason, u64)) -> Self {
-        Self {
-            name: reason.name().to_owned(),
-            outcome: reason.outcome().name().to_owned(),
-            text: reason.text().to_owned(),
-            packets,
-        }
-    }
 }
 
 /// Every answer that is not a success.
