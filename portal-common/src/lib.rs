@@ -6,17 +6,22 @@
 #![deny(unsafe_code)]
 
 pub mod answer;
+pub mod bucket;
+pub mod budget;
 pub mod checksum;
 pub mod cookie;
 pub mod decide;
+pub mod event;
 pub mod family;
 pub mod frame;
+pub mod meter;
 mod protocol;
 pub mod reason;
 pub mod siphash;
 pub mod tables;
 #[cfg(feature = "user")]
 mod user;
+pub mod word;
 
 pub use family::Family;
 pub use reason::Reason;

@@ -4,7 +4,7 @@
 //! listens. When the daemon ends, by whatever cause, the gate stays: strangers stay out and guests stay in.
 
 use std::{
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -25,8 +25,8 @@ use crate::{
     },
     net::{Interface, KernelNeighbours, Neighbours},
     responder::{
-        Policy as ResponderPolicy, Responder, SharedKeys, SocketOptions, answers::Answers, answers::Status,
-        probes::Probes, reassembly::Limits,
+        Policies, Policy as ResponderPolicy, Queues, Responder, Shared, SharedKeys, SharedPolicies, SocketOptions,
+        answers::Answers, answers::Status, probes::Probes, reassembly::Limits,
     },
     session::{self, SessionService},
     web::{self, LoginPage},
@@ -46,6 +46,7 @@ pub(super) struct Setup {
     effective: Effective,
     interface: Interface,
     responder: ResponderPolicy,
+    limits: Limits,
 }
 
 impl Setup {
@@ -54,12 +55,10 @@ impl Setup {
         let responder = ResponderPolicy {
             answers: Answers::new(effective.url_v4.as_str(), effective.url_v6.as_str())?,
             probes: Probes::new(effective.config.probes.iter().cloned()),
-            limits: Limits::per_worker(
-                effective.config.limits.responder_memory_kib.get() as usize * 1024,
-                interface.rx_queues,
-            )?,
         };
-        Ok(Self { config, effective, interface, responder })
+        let memory = effective.config.limits.responder_memory_kib.get() as usize * 1024;
+        let limits = Limits::per_worker(memory, interface.rx_queues)?;
+        Ok(Self { config, effective, interface, responder, limits })
     }
 
     pub(super) fn effective(&self) -> &Effective {
@@ -106,7 +105,7 @@ impl Setup {
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interface()?;
         let policy = self.gate_policy();
-        let Self { config: written, effective, interface, responder: responder_policy } = self;
+        let Self { config: written, effective, interface, responder: responder_policy, limits } = self;
         let config = &effective.config;
         let (clients, mode) = (config.limits.clients.get(), config.guest.xdp_mode);
         let pins = Pins::lock(config.paths.pins.as_path())?;
@@ -127,15 +126,14 @@ impl Setup {
         let fresh = pins.fresh_maps();
         let (mut gate, maps) = Gate::load(&pins, clients)?;
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
-        let responder = Responder::spawn(
-            interface.index,
-            interface.rx_queues,
-            maps.sockets,
-            &Arc::new(responder_policy),
-            &keys,
-            SocketOptions::default(),
-        )
-        .with_context(|| format!("cannot answer requests on {}", interface.name))?;
+        let queues = Queues { ifindex: interface.index, count: interface.rx_queues, xsk_base: 0 };
+        let shared = Shared {
+            sockets: Arc::new(Mutex::new(maps.sockets)),
+            policies: SharedPolicies::new(Policies::untagged(responder_policy)),
+            keys: Arc::clone(&keys),
+        };
+        let responder = Responder::spawn(queues, &shared, limits, SocketOptions::default())
+            .with_context(|| format!("cannot answer requests on {}", interface.name))?;
         let responder = Arc::new(responder);
 
         // Last what changes what happens to packets.

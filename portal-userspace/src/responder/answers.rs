@@ -1,4 +1,4 @@
-//! The responses: fixed byte strings, built once when the configuration is loaded.
+//! The answers: HTTP responses and the TLS alert, fixed byte strings, built once when the configuration is loaded.
 //!
 //! Nothing of a request is in them. Each fits one segment, because the exchange keeps no state: a lost response comes
 //! again as a whole when the client repeats its request.
@@ -9,12 +9,17 @@
 
 use portal_common::{
     checksum::Sum,
-    cookie::{RESPONSE_MAX, RESPONSE_MIN},
+    cookie::{ALERT_LEN, RESPONSE_MAX, RESPONSE_MIN},
 };
 
 pub use portal_common::Family;
 
-/// The status of a response.
+/// TLS's answer to a stranger: a record of an alert (21) in the clear, fatal (2), access_denied (49): "a valid certificate was received,
+/// but the sender decided not to proceed" (RFC 8446 section 6). The record's version is 3.1, as in a first ClientHello (section 5.1), which
+/// clients of every version take. Chromium and Firefox look for a portal at once when they get it.
+const ALERT: [u8; ALERT_LEN] = [21, 3, 1, 0, 2, 2, 49];
+
+/// The status of a response, or the alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// 200 with Apple's success page: what the operator chose for a probe.
@@ -31,11 +36,13 @@ pub enum Status {
     VersionNotSupported,
     /// 511: everything that no other rule is for.
     AuthenticationRequired,
+    /// No HTTP status but TLS's alert access_denied: whatever comes on port 443.
+    Alert,
 }
 
 impl Status {
-    /// Every status, in the order of their codes.
-    pub const ALL: [Self; 7] = [
+    /// Every status, in the order of their codes, and the alert.
+    pub const ALL: [Self; 8] = [
         Self::Success,
         Self::Redirect,
         Self::BadRequest,
@@ -43,9 +50,10 @@ impl Status {
         Self::FieldsTooLarge,
         Self::VersionNotSupported,
         Self::AuthenticationRequired,
+        Self::Alert,
     ];
 
-    /// The status code.
+    /// The status code, or the alert's number.
     pub const fn code(self) -> u16 {
         match self {
             Self::Success => 200,
@@ -55,6 +63,21 @@ impl Status {
             Self::FieldsTooLarge => 431,
             Self::VersionNotSupported => 505,
             Self::AuthenticationRequired => 511,
+            Self::Alert => ALERT[ALERT_LEN - 1] as u16,
+        }
+    }
+
+    /// What people call it: stable, as in `portalctl explain --json`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "200",
+            Self::Redirect => "302",
+            Self::BadRequest => "400",
+            Self::TargetTooLong => "414",
+            Self::FieldsTooLarge => "431",
+            Self::VersionNotSupported => "505",
+            Self::AuthenticationRequired => "511",
+            Self::Alert => "alert 49",
         }
     }
 
@@ -68,10 +91,11 @@ impl Status {
             Self::FieldsTooLarge => "answered_431",
             Self::VersionNotSupported => "answered_505",
             Self::AuthenticationRequired => "answered_511",
+            Self::Alert => "answered_alert_49",
         }
     }
 
-    /// The reason phrase (RFC 9110 section 15, RFC 6585).
+    /// The reason phrase (RFC 9110 section 15, RFC 6585); TLS's name of the alert.
     const fn phrase(self) -> &'static str {
         match self {
             Self::Success => "OK",
@@ -81,6 +105,7 @@ impl Status {
             Self::FieldsTooLarge => "Request Header Fields Too Large",
             Self::VersionNotSupported => "HTTP Version Not Supported",
             Self::AuthenticationRequired => "Network Authentication Required",
+            Self::Alert => "access_denied",
         }
     }
 }
@@ -94,19 +119,25 @@ pub struct Choice {
     pub head: bool,
 }
 
-/// One response.
+/// One response, or the alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    status: Status,
     bytes: Box<[u8]>,
     sum: Sum,
 }
 
 impl Answer {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self { sum: Sum::new().bytes(&bytes), bytes: bytes.into_boxed_slice() }
+    fn new(status: Status, bytes: Vec<u8>) -> Self {
+        Self { status, sum: Sum::new().bytes(&bytes), bytes: bytes.into_boxed_slice() }
     }
 
-    /// The whole response: header and body.
+    /// What it is.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The whole response, header and body; the alert's record.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -182,14 +213,19 @@ fn for_url(url: &str) -> Result<[[Answer; 2]; Status::ALL.len()], UrlError> {
     Ok(Status::ALL.map(|status| {
         [false, true].map(|head| {
             let bytes = render(status, url, head);
-            assert!(bytes.len() >= RESPONSE_MIN, "the header alone is longer");
-            Answer::new(bytes)
+            match status {
+                Status::Alert => assert!(bytes.len() == ALERT_LEN),
+                _ => assert!(bytes.len() >= RESPONSE_MIN, "the header alone is longer"),
+            }
+            Answer::new(status, bytes)
         })
     }))
 }
 
 fn render(status: Status, url: &str, head: bool) -> Vec<u8> {
-    let body = body(status, &escape(url));
+    let Some(body) = body(status, &escape(url)) else {
+        return ALERT.to_vec();
+    };
     let location = if status == Status::Redirect { format!("Location: {url}\r\n") } else { String::new() };
     let header = format!(
         "HTTP/1.1 {} {}\r\n\
@@ -212,11 +248,14 @@ fn render(status: Status, url: &str, head: bool) -> Vec<u8> {
     bytes
 }
 
-fn body(status: Status, url: &str) -> String {
+/// The page; none if the answer is no HTTP.
+fn body(status: Status, url: &str) -> Option<String> {
     let (title, refresh, text) = match status {
         // Apple's page, which only Apple's detector reads as "online". Android and ChromeOS want a 204; Windows, Firefox and
         // NetworkManager compare with texts of their own: to them any other 200 is the sign of a portal.
-        Status::Success => return "<HTML><HEAD><TITLE>Success</TITLE></HEAD><BODY>Success</BODY></HTML>\n".to_owned(),
+        Status::Success => {
+            return Some("<HTML><HEAD><TITLE>Success</TITLE></HEAD><BODY>Success</BODY></HTML>\n".to_owned());
+        }
         Status::AuthenticationRequired => (
             "Log in to this network",
             format!("<meta http-equiv=\"refresh\" content=\"0; url={url}\">\n"),
@@ -235,12 +274,13 @@ fn body(status: Status, url: &str) -> String {
         Status::VersionNotSupported => {
             ("Version not supported", String::new(), "This version of HTTP is not supported here.".to_owned())
         }
+        Status::Alert => return None,
     };
-    format!(
+    Some(format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          {refresh}<title>{title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n<p>{text}</p>\n</body>\n</html>\n"
-    )
+    ))
 }
 
 /// Escapes for text and for attributes in double quotes.
@@ -296,6 +336,10 @@ mod tests {
         }
     }
 
+    fn http() -> impl Iterator<Item = Status> {
+        Status::ALL.into_iter().filter(|status| *status != Status::Alert)
+    }
+
     fn answers() -> Answers {
         Answers::new(V4, V6).unwrap()
     }
@@ -303,7 +347,7 @@ mod tests {
     #[test]
     fn every_answer_has_these_fields_and_no_others() {
         for (family, url) in [(Family::V4, V4), (Family::V6, V6)] {
-            for status in Status::ALL {
+            for status in http() {
                 let answers = answers();
                 let get = answers.pick(Choice { status, head: false }, family);
                 let head = answers.pick(Choice { status, head: true }, family);
@@ -330,6 +374,27 @@ mod tests {
                 assert_eq!(parsed_head.fields, parsed.fields, "{status:?}: HEAD has the fields of GET");
                 assert_eq!(parsed_head.body, "", "{status:?}");
             }
+        }
+    }
+
+    #[test]
+    fn the_alert_is_the_one_that_makes_browsers_look_for_a_portal() {
+        for family in [Family::V4, Family::V6] {
+            for head in [false, true] {
+                let answers = answers();
+                let alert = answers.pick(Choice { status: Status::Alert, head }, family);
+                assert_eq!(alert.bytes(), [0x15, 0x03, 0x01, 0x00, 0x02, 0x02, 0x31]);
+                assert_eq!(alert.sum(), Sum::new().bytes(alert.bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_answer_has_names_of_its_own() {
+        for (i, status) in Status::ALL.into_iter().enumerate() {
+            assert_eq!(status as usize, i, "the order of the counters");
+            assert!(status.name().ends_with(&status.code().to_string()), "{status:?}");
+            assert_eq!(status.counter_name(), format!("answered_{}", status.name().replace(' ', "_")));
         }
     }
 
@@ -435,7 +500,7 @@ mod tests {
     #[test]
     fn a_url_cannot_break_out_of_its_attribute() {
         let answers = Answers::new("http://a/\"><script>", V6).unwrap();
-        for answer in answers.all() {
+        for answer in http().map(|status| answers.pick(Choice { status, head: false }, Family::V4)) {
             assert!(!parse(answer.bytes()).body.contains("<script>"));
         }
     }

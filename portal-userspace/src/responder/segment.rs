@@ -8,7 +8,10 @@ use portal_common::{
     tables::Address,
 };
 
-use super::answers::{Answer, Family};
+use super::{
+    answers::{Answer, Family},
+    policies::Vlans,
+};
 
 /// The bits of TCP's flags byte (RFC 9293 section 3.1).
 pub mod flag {
@@ -52,6 +55,15 @@ impl Tags {
     fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
+
+    /// The VLANs, without the priorities and the kind of tag.
+    fn vlans(&self) -> Vlans {
+        const VID_MASK: u16 = 0x0fff;
+        let [_, _, outer_high, outer_low, _, _, inner_high, inner_low] = self.bytes;
+        let vid = |high, low| u16::from_be_bytes([high, low]) & VID_MASK;
+        // A tag that is not there is all zero.
+        (vid(outer_high, outer_low), vid(inner_high, inner_low))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,9 +84,14 @@ pub struct Path {
 }
 
 impl Path {
-    /// The station that sent the segment, within its VLAN.
-    pub fn station(&self) -> ([u8; 6], Tags) {
-        (self.client_mac, self.tags)
+    /// The MAC address of the station that sent the segment.
+    pub fn client_mac(&self) -> [u8; 6] {
+        self.client_mac
+    }
+
+    /// The network it is in.
+    pub fn vlans(&self) -> Vlans {
+        self.tags.vlans()
     }
 
     /// The IP version.
@@ -213,6 +230,17 @@ pub enum Content<'a> {
     Answer(&'a Answer),
     /// FIN alone.
     Fin,
+}
+
+impl Content<'_> {
+    /// What people call it: stable, as in `portalctl explain --json`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "acknowledgement",
+            Self::Answer(answer) => answer.status().name(),
+            Self::Fin => "close",
+        }
+    }
 }
 
 impl Reply<'_> {
@@ -372,19 +400,25 @@ pub(crate) mod tests {
         (header, tcp.payload().to_vec())
     }
 
-    const TAGS: [&[(u16, u16)]; 3] = [&[], &[(0x8100, 0x6123)], &[(0x88a8, 7), (0x8100, 0xfff)]];
+    const TAGS: [(&[(u16, u16)], Vlans); 5] = [
+        (&[], (0, 0)),
+        (&[(0x8100, 0x6000)], (0, 0)),
+        (&[(0x8100, 0x6123)], (0x123, 0)),
+        (&[(0x88a8, 7), (0x8100, 0xfff)], (7, 0xfff)),
+        (&[(0x8100, 0), (0x8100, 0x3007)], (0, 7)),
+    ];
 
     #[test]
     fn a_reply_goes_back_the_way_the_segment_came() {
         let answers = Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").unwrap();
         for family in [Family::V4, Family::V6] {
-            for tags in TAGS {
+            for (tags, vlans) in TAGS {
                 let received = frame(family, tags, tcp(u32::MAX - 3, 5, true), b"GET / HTTP/1.1\r\n");
                 let segment = Segment::read(&received).unwrap();
                 assert_eq!(segment.data, b"GET / HTTP/1.1\r\n");
                 assert_eq!((segment.seq, segment.ack, segment.length), (u32::MAX - 3, 5, 16));
                 assert_eq!(segment.flags & flag::FIN, flag::FIN);
-                assert_eq!(segment.path.station().0, CLIENT_MAC);
+                assert_eq!((segment.path.client_mac(), segment.path.vlans()), (CLIENT_MAC, vlans));
                 let choice = Choice { status: Status::AuthenticationRequired, head: false };
                 let answer = answers.pick(choice, family);
                 for (content, payload_sent, fin) in [

@@ -7,7 +7,7 @@ use std::{
     net::{Shutdown, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     process::Command,
-    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
+    sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use aya::{
 use portal_common::{cookie, siphash::Key, tables::CookieKeys};
 
 use super::{
-    Policy, Responder, SocketOptions,
+    Policies, Policy, Queues, Responder, Shared, SharedPolicies, SocketOptions,
     answers::{Answers, Choice, Family, Status},
     probes::Probes,
     reassembly::Limits,
@@ -57,6 +57,9 @@ fn ip(arguments: &str) {
     let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
+
+/// Where the interface's sockets begin in the table.
+const XSK_BASE: u32 = 2;
 
 struct Wire {
     gateway_index: u32,
@@ -140,7 +143,7 @@ const fn instruction(code: u8, registers: u8, offset: u16, immediate: i32) -> u6
 
 const EXIT: u64 = instruction(0x95, 0x00, 0, 0);
 
-/// `return bpf_redirect_map(&map, ctx->rx_queue_index, XDP_PASS)`.
+/// `return bpf_redirect_map(&map, XSK_BASE + ctx->rx_queue_index, XDP_PASS)`.
 fn redirect(ifindex: u32, map: RawFd) -> OwnedFd {
     attach(
         ifindex,
@@ -148,8 +151,9 @@ fn redirect(ifindex: u32, map: RawFd) -> OwnedFd {
             instruction(0x61, 0x12, 16, 0),  // r2 = *(u32 *)(r1 + 16)
             instruction(0x18, 0x11, 0, map), // r1 = map
             0,
-            instruction(0xb7, 0x03, 0, 2),  // r3 = XDP_PASS
-            instruction(0x85, 0x00, 0, 51), // call bpf_redirect_map
+            instruction(0x07, 0x02, 0, XSK_BASE.cast_signed()), // r2 += XSK_BASE
+            instruction(0xb7, 0x03, 0, 2),                      // r3 = XDP_PASS
+            instruction(0x85, 0x00, 0, 51),                     // call bpf_redirect_map
             EXIT,
         ],
     )
@@ -185,12 +189,20 @@ fn sockets() -> (XskMap<MapData>, RawFd) {
     (Map::XskMap(MapData::from_fd(map).unwrap()).try_into().unwrap(), fd)
 }
 
-fn policy() -> Arc<Policy> {
-    Arc::new(Policy {
+fn policy() -> &'static Policy {
+    static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
         answers: Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").unwrap(),
         probes: Probes::new([]),
-        limits: Limits::default(),
-    })
+    });
+    &POLICY
+}
+
+fn shared(sockets: XskMap<MapData>, keys: CookieKeys) -> Shared {
+    Shared {
+        sockets: Arc::new(Mutex::new(sockets)),
+        policies: SharedPolicies::new(Policies::untagged(policy().clone())),
+        keys: Arc::new(RwLock::new(keys)),
+    }
 }
 
 fn keys() -> CookieKeys {
@@ -230,7 +242,7 @@ fn no_frame_is_ever_lost() {
         let wire = Wire::new(&sockets, map);
         let options = SocketOptions { frames: 64, ..SocketOptions::default() };
         let mut socket = Socket::open(wire.gateway_index, 0, options).unwrap();
-        sockets.set(0, socket.as_raw_fd(), 0).unwrap();
+        sockets.set(XSK_BASE, socket.as_raw_fd(), 0).unwrap();
         assert_eq!(socket.frames(), Frames { free: 0, filling: 64, in_flight: 0 });
         let (mut received, mut sent, mut returned) = (0, 0, 0);
         for round in 0..300u32 {
@@ -275,10 +287,12 @@ fn a_responder_answers_sleeps_and_stops() {
         let (sockets, map) = sockets();
         let wire = Wire::new(&sockets, map);
         let policy = policy();
-        let keys = Arc::new(RwLock::new(keys()));
-        let options = SocketOptions::default();
-        let spawn = |sockets| Responder::spawn(wire.gateway_index, 1, sockets, &policy, &keys, options);
-        let responder = spawn(sockets).unwrap();
+        let queues = Queues { ifindex: wire.gateway_index, count: 1, xsk_base: XSK_BASE };
+        let shared = shared(sockets, keys());
+        let spawn = |queues| Responder::spawn(queues, &shared, Limits::default(), SocketOptions::default());
+        let beyond = spawn(Queues { xsk_base: 4, ..queues }).err().unwrap().to_string();
+        assert!(beyond.contains("places for 0 of its sockets"), "{beyond}");
+        let responder = spawn(queues).unwrap();
 
         let plain = Choice { status: Status::AuthenticationRequired, head: false };
         let slowest = (0..2000u32).map(|i| {
@@ -312,9 +326,9 @@ fn a_responder_answers_sleeps_and_stops() {
         }
 
         thread::sleep(Duration::from_millis(50));
-        let idle = wakeups("responder-0");
+        let idle = wakeups("responder-2");
         thread::sleep(Duration::from_millis(300));
-        assert_eq!(wakeups("responder-0"), idle, "it sleeps while there is nothing to do");
+        assert_eq!(wakeups("responder-2"), idle, "it sleeps while there is nothing to do");
 
         assert_eq!(responder.failed(), None);
         let before = Instant::now();
@@ -453,8 +467,9 @@ fn a_linux_client_gets_whole_answers_through_the_gate() {
         let (mut gate, maps) = Gate::load_unpinned(16, &gate_policy).unwrap();
         let ifindex = index(c"gateway");
         gate.program().unwrap().attach_to_if_index(ifindex, XdpMode::Driver).unwrap();
-        let keys = Arc::new(RwLock::new(maps.secrets.keys()));
-        let responder = Responder::spawn(ifindex, 1, maps.sockets, &policy(), &keys, SocketOptions::default()).unwrap();
+        let queues = Queues { ifindex, count: 1, xsk_base: 0 };
+        let shared = shared(maps.sockets, maps.secrets.keys());
+        let responder = Responder::spawn(queues, &shared, Limits::default(), SocketOptions::default()).unwrap();
         start.send(()).unwrap();
         let outcome = client.join();
         eprintln!("{:?}", responder.total());

@@ -3,7 +3,7 @@
 use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -17,13 +17,40 @@ use rustix::event::{EventfdFlags, eventfd};
 use tracing::{error, info, warn};
 
 use super::{
-    exchange::{Exchange, Policy, Snapshot, Stats},
+    exchange::{Exchange, Snapshot, Stats},
+    policies::SharedPolicies,
+    reassembly::Limits,
     socket::{Socket, SocketOptions},
 };
 use crate::clock;
 
 /// The cookie keys, which the daemon renews as time goes by.
 pub type SharedKeys = Arc<RwLock<CookieKeys>>;
+
+/// The gate's table of sockets, which the responders of all interfaces share.
+pub type SharedSockets = Arc<Mutex<XskMap<MapData>>>;
+
+/// An interface's receive queues, and where their sockets are in the gate's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// The interface.
+    pub ifindex: u32,
+    /// How many receive queues it has.
+    pub count: u32,
+    /// The place of queue 0 in the table. The others follow.
+    pub xsk_base: u32,
+}
+
+/// What the workers of a responder work with.
+#[derive(Clone)]
+pub struct Shared {
+    /// The gate's table of sockets.
+    pub sockets: SharedSockets,
+    /// What is answered.
+    pub policies: SharedPolicies,
+    /// The cookie keys.
+    pub keys: SharedKeys,
+}
 
 struct Stop {
     requested: AtomicBool,
@@ -32,6 +59,7 @@ struct Stop {
 
 struct Worker {
     queue: u32,
+    place: u32,
     stats: Arc<Stats>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,47 +68,43 @@ struct Worker {
 pub struct Responder {
     workers: Vec<Worker>,
     stop: Arc<Stop>,
-    sockets: XskMap<MapData>,
+    sockets: SharedSockets,
 }
 
 impl Responder {
-    /// Opens a socket on each of the interface's receive queues 0 to `queues`-1, puts them into the gate's table of sockets,
-    /// and answers what the gate redirects there.
-    pub fn spawn(
-        ifindex: u32,
-        queues: u32,
-        sockets: XskMap<MapData>,
-        policy: &Arc<Policy>,
-        keys: &SharedKeys,
-        options: SocketOptions,
-    ) -> Result<Self> {
-        let places = sockets.len();
-        ensure!(queues > 0, "interface {ifindex} has no receive queue");
+    /// Opens a socket on each of the interface's receive queues, puts them into the gate's table of sockets, and answers what the gate
+    /// redirects there. The limits are each worker's.
+    pub fn spawn(queues: Queues, shared: &Shared, limits: Limits, options: SocketOptions) -> Result<Self> {
+        let Queues { ifindex, count, xsk_base } = queues;
+        let sockets = &shared.sockets;
+        let places = lock(sockets).len().saturating_sub(xsk_base);
+        ensure!(count > 0, "interface {ifindex} has no receive queue");
         ensure!(
-            queues <= places,
-            "interface {ifindex} has {queues} receive queues, but the gate has sockets for {places}: use fewer \
+            count <= places,
+            "interface {ifindex} has {count} receive queues, but the gate has places for {places} of its sockets: use fewer \
              (`ethtool -L DEV combined {places}`)"
         );
         // All are open before the first is in the table: either every queue is answered, or none and the caller knows why.
-        let opened = (0..queues).map(|queue| Socket::open(ifindex, queue, options)).collect::<Result<Vec<_>, _>>()?;
+        let opened = (0..count).map(|queue| Socket::open(ifindex, queue, options)).collect::<Result<Vec<_>, _>>()?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).context("cannot create an eventfd")?;
         let stop = Arc::new(Stop { requested: AtomicBool::new(false), wake });
-        let mut responder = Self { workers: Vec::new(), stop, sockets };
-        for (queue, socket) in (0..queues).zip(opened) {
-            responder
-                .sockets
-                .set(queue, socket.as_raw_fd(), 0)
+        let mut responder = Self { workers: Vec::new(), stop, sockets: Arc::clone(sockets) };
+        for (queue, socket) in (0..count).zip(opened) {
+            let place = xsk_base + queue;
+            lock(sockets)
+                .set(place, socket.as_raw_fd(), 0)
                 .with_context(|| format!("cannot put the socket of queue {queue} into the gate's table"))?;
             let stats = Arc::new(Stats::default());
-            let exchange = Exchange::new(Arc::clone(policy), Arc::clone(&stats));
-            let (keys, stop, counted) = (Arc::clone(keys), Arc::clone(&responder.stop), Arc::clone(&stats));
+            let exchange = Exchange::new(limits, Arc::clone(&stats));
+            let shared = shared.clone();
+            let (stop, counted) = (Arc::clone(&responder.stop), Arc::clone(&stats));
             let thread = thread::Builder::new()
-                .name(format!("responder-{queue}"))
-                .spawn(move || work(queue, socket, exchange, &keys, &stop, &counted))
+                .name(format!("responder-{place}"))
+                .spawn(move || work(queue, socket, exchange, &shared, &stop, &counted))
                 .context("cannot start a thread")?;
-            responder.workers.push(Worker { queue, stats, thread: Some(thread) });
+            responder.workers.push(Worker { queue, place, stats, thread: Some(thread) });
         }
-        info!(ifindex, queues, frames = options.frames, "responder started");
+        info!(ifindex, queues = count, xsk_base, frames = options.frames, "responder started");
         Ok(responder)
     }
 
@@ -112,7 +136,7 @@ impl Responder {
     fn end(&mut self) {
         for worker in &self.workers {
             // Closing the socket takes it out of the table as well; this only does so before its worker has ended.
-            if let Err(e) = self.sockets.unset(worker.queue) {
+            if let Err(e) = lock(&self.sockets).unset(worker.place) {
                 warn!(queue = worker.queue, error = %e, "cannot take a socket out of the gate's table");
             }
         }
@@ -138,15 +162,23 @@ impl Drop for Responder {
     }
 }
 
-fn work(queue: u32, mut socket: Socket, mut exchange: Exchange, keys: &SharedKeys, stop: &Stop, stats: &Stats) {
+fn lock(sockets: &SharedSockets) -> MutexGuard<'_, XskMap<MapData>> {
+    // The table is the kernel's: a panic elsewhere can't leave it half-written.
+    sockets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn work(queue: u32, mut socket: Socket, mut exchange: Exchange, shared: &Shared, stop: &Stop, stats: &Stats) {
     let mut stopped = None;
     while !stop.requested.load(Ordering::Acquire) {
-        // One reading of both for a batch: a request waits for a few microseconds at most.
-        let (now_ns, keys) = (clock::now_ns(), *keys.read().unwrap_or_else(PoisonError::into_inner));
-        let turn = socket.turn(|frame| match exchange.receive(frame.bytes(), &keys, now_ns) {
-            Some(reply) => frame.rewrite(reply.frame_length(), |bytes| reply.write(bytes)),
-            None => false,
+        // One reading of each for a batch: a request waits for a few microseconds at most.
+        let (now_ns, keys) = (clock::now_ns(), *shared.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let policies = shared.policies.get();
+        let turn = socket.turn(|frame| match exchange.receive(frame.bytes(), &policies, &keys, now_ns) {
+            Ok(reply) => frame.rewrite(reply.frame_length(), |bytes| reply.write(bytes)),
+            Err(_) => false,
         });
+        // A replaced policy must not stay in memory for as long as this thread sleeps.
+        drop(policies);
         stats.tx_retries.fetch_add(turn.retries, Ordering::Relaxed);
         if turn.unsent > 0 {
             warn!(queue, frames = turn.unsent, "the send ring is full: these clients will ask again");
