@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
+    config::Config,
     datapath::sessions::SessionTable,
     net::{Neighbour, NetError, client::exchange},
 };
@@ -65,7 +66,7 @@ async fn site(capacity: u32, rest: &str) -> Site {
     let listeners = bind(&["0.0.0.0:0".parse().unwrap(), "[::1]:0".parse().unwrap()]).await.unwrap();
     let addresses = local_addresses(&listeners).unwrap();
     let (stop, stopping) = watch::channel(false);
-    let page = LoginPage::new(&config, Arc::clone(&sessions), Arc::new(given));
+    let page = LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), Arc::new(given));
     let task = tokio::spawn(page.serve(listeners, stopping));
     let v4 = SocketAddr::new("127.0.0.1".parse().unwrap(), addresses[0].port());
     Site { sessions, v4, v6: addresses[1], stop, task }
@@ -505,7 +506,10 @@ fn a_guest_across_a_wire_is_known_by_the_kernels_neighbour_table_over_every_fami
         let sessions = Arc::new(SessionService::new(table, Zone::FIRST, config.portal.session));
         let neighbours = Arc::new(KernelNeighbours { interface_index: index });
         let (stop, stopping) = watch::channel(false);
-        let page = tokio::spawn(LoginPage::new(&config, Arc::clone(&sessions), neighbours).serve(listeners, stopping));
+        let page = tokio::spawn(
+            LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), neighbours)
+                .serve(listeners, stopping),
+        );
 
         // The gateway itself is nobody's guest. Loopback is what it reaches its own addresses by.
         ip("link set lo up");
