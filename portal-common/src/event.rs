@@ -128,16 +128,14 @@ pub struct FrameRecord {
     pub reason: u32,
     /// The zone's number.
     pub zone: u16,
-    /// A VLAN tag that the kernel keeps beside the frame (tag control information), if `vlan_present`. Outbound frames only.
+    /// The tag control information of a VLAN tag that the kernel keeps beside the frame. Outbound frames only.
     pub vlan_tci: u16,
-    /// 1 if there is such a tag.
-    pub vlan_present: u8,
-    /// 0: the client sent it; 1: the client is sent it.
-    pub outbound: u8,
+    /// The EtherType of that tag; 0 where there is none.
+    pub vlan_protocol: u16,
     /// What was done with it: an XDP action's number; for an outbound frame 2 (passed) or 1 (dropped).
     pub action: u8,
-    /// 1 if the zone is in shadow mode, so that the frame passed whatever the action says.
-    pub shadow: u8,
+    /// [`FrameRecord::OUTBOUND`] and [`FrameRecord::SHADOW`], or 0.
+    pub flags: u8,
     /// The frame's first `len` bytes.
     pub bytes: [u8; RECORDED_BYTES],
 }
@@ -154,6 +152,15 @@ pub struct Lost {
     pub answers: u64,
     /// What keeps a flood of events from occupying the daemon: a token bucket.
     pub bucket: u64,
+}
+
+impl FrameRecord {
+    /// A flag: the client is sent it. Without, the client sent it.
+    pub const OUTBOUND: u8 = 1;
+    /// A flag: the zone is in shadow mode, so that the frame passed whatever the action says.
+    pub const SHADOW: u8 = 2;
+    /// What stands before the frame's bytes, bytes.
+    pub const HEAD_BYTES: usize = size_of::<Self>() - RECORDED_BYTES;
 }
 
 const _: () = assert!(size_of::<Event>() == 48);

@@ -4,6 +4,8 @@
 //! and no map: the same source is compiled for the kernel (`portal-ebpf`), for the daemon and for the host's tests.
 #![cfg_attr(not(test), no_std)]
 #![deny(unsafe_code)]
+#[cfg(all(feature = "host", not(test)))]
+extern crate std;
 
 pub mod answer;
 pub mod bucket;
@@ -14,6 +16,8 @@ pub mod decide;
 pub mod event;
 pub mod family;
 pub mod frame;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod meter;
 mod protocol;
 pub mod reason;

@@ -132,6 +132,19 @@ impl record::Copy for Packet {
 /// A frame that departs: a socket buffer. Only the headers are read of it.
 pub(crate) struct Buffer(*mut __sk_buff);
 
+/// A VLAN tag beside a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    /// Its EtherType; 0 where there is no tag.
+    pub(crate) protocol: u16,
+    /// Its control information.
+    pub(crate) tci: u16,
+}
+
+impl Tag {
+    pub(crate) const NONE: Self = Self { protocol: 0, tci: 0 };
+}
+
 /// Headers as far as they are looked at: Ethernet with two tags, IPv6, the ports.
 const HEADERS_LEN: u32 = 14 + 2 * 4 + 40 + 4;
 
@@ -161,18 +174,12 @@ impl Buffer {
         unsafe { (*self.0).mark }
     }
 
-    /// The VLAN tag's control information, where the kernel keeps a tag beside the frame.
+    /// The VLAN tag that the kernel keeps beside the frame.
     #[inline(always)]
-    pub(crate) fn vlan_tci(&self) -> Option<u16> {
+    pub(crate) fn vlan(&self) -> Tag {
         // SAFETY: as above.
-        let (present, tci) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_tci) };
-        if present == 0 { None } else { Some(tci as u16) }
-    }
-
-    /// The VLAN id of that tag; 0 where there is none.
-    #[inline(always)]
-    pub(crate) fn vlan(&self) -> u16 {
-        self.vlan_tci().unwrap_or(0) & 0x0fff
+        let (present, protocol, tci) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
+        if present == 0 { Tag::NONE } else { Tag { protocol: u16::from_be(protocol as u16), tci: tci as u16 } }
     }
 
     /// How many bytes it takes on the wire, the tag included: a large buffer that the NIC cuts has its headers several times

@@ -11,7 +11,7 @@ use portal_common::{
 
 use crate::{
     maps::{ANSWERS, CAPTURED, CAPTURES},
-    packet::{Buffer, Packet},
+    packet::{Buffer, Packet, Tag},
     tables::lost,
 };
 
@@ -28,10 +28,9 @@ struct Header {
     ifindex: u32,
     reason: u32,
     zone: u16,
-    vlan: Option<u16>,
-    outbound: bool,
+    vlan: Tag,
     action: u8,
-    shadow: bool,
+    flags: u8,
 }
 
 /// Records a frame that a guest sent, if the guest is one whose frames are captured.
@@ -43,10 +42,9 @@ pub(crate) fn capture_inbound(packet: &Packet, ifindex: u32, place: &Place<'_>, 
             ifindex,
             reason: reason as u32,
             zone: place.client.zone().number(),
-            vlan: None,
-            outbound: false,
+            vlan: Tag::NONE,
             action: action as u8,
-            shadow: place.config.is_shadow(),
+            flags: shadow(place.config.is_shadow()),
         };
         if !write(&CAPTURES, packet, &header) {
             count_lost(|lost| &raw mut lost.captures);
@@ -82,11 +80,15 @@ fn outbound_header(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict, rea
         ifindex,
         reason,
         zone: verdict.client.zone().number(),
-        vlan: buffer.vlan_tci(),
-        outbound: true,
+        vlan: buffer.vlan(),
         action: if reason == 0 { xdp_action::XDP_PASS as u8 } else { xdp_action::XDP_DROP as u8 },
-        shadow: verdict.shadow,
+        flags: FrameRecord::OUTBOUND | shadow(verdict.shadow),
     }
+}
+
+#[inline(always)]
+const fn shadow(shadow: bool) -> u8 {
+    if shadow { FrameRecord::SHADOW } else { 0 }
 }
 
 #[inline(always)]
@@ -124,11 +126,10 @@ fn write<C: Copy, const SIZE: usize>(ring: &RingBuf<FrameRecord, SIZE>, frame: &
         (&raw mut (*record).len).write(len);
         (&raw mut (*record).reason).write(header.reason);
         (&raw mut (*record).zone).write(header.zone);
-        (&raw mut (*record).vlan_tci).write(header.vlan.unwrap_or(0));
-        (&raw mut (*record).vlan_present).write(header.vlan.is_some() as u8);
-        (&raw mut (*record).outbound).write(header.outbound as u8);
+        (&raw mut (*record).vlan_tci).write(header.vlan.tci);
+        (&raw mut (*record).vlan_protocol).write(header.vlan.protocol);
         (&raw mut (*record).action).write(header.action);
-        (&raw mut (*record).shadow).write(header.shadow as u8);
+        (&raw mut (*record).flags).write(header.flags);
         frame.copy_to((&raw mut (*record).bytes).cast(), len)
     };
     if copied {

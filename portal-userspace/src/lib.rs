@@ -6,6 +6,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod datapath;
+pub mod garden;
 pub mod net;
 pub mod observe;
 pub mod responder;

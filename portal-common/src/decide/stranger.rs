@@ -352,7 +352,10 @@ fn permitted<T: Tables>(
     if !config.has_garden() {
         return None;
     }
-    if config.has_names() && tables.learned_until(&key).is_some_and(|until| tables.now_ns() < until) {
+    let learned = |key| tables.learned_until(key).is_some_and(|until| tables.now_ns() < until);
+    if config.has_names()
+        && (learned(&key) || learned(&ServiceKey::new(zone, network.destination, protocol, ANY_PORT)))
+    {
         return Some(Reason::GardenName);
     }
     let in_garden = |port| tables.garden(&GardenKey::new(zone, protocol, port, network.destination));

@@ -19,6 +19,7 @@ use crate::{
         Client,
         api::{ClientView, ExplainRequest, MOST_FRAMES, ZoneView},
     },
+    net::Mac,
     observe::{
         build::{AnyMac, Surroundings},
         input::{self, InputError},
@@ -122,92 +123,69 @@ async fn build(client: &Client, args: &ExplainArgs, mac: AnyMac) -> Result<Vec<u
 
 /// What the zone is like, and which addresses this client would send from.
 fn surroundings(zone: Option<&ZoneView>, clients: &[ClientView], mac: AnyMac) -> Surroundings {
-    let networks: Vec<(IpAddr, u32)> =
-        zone.map(|zone| zone.addresses.iter().filter_map(|text| network(text)).collect()).unwrap_or_default();
+    let gateways: &[IpAddr] = zone.map_or(&[], |zone| &zone.gateway_addresses);
     let own = |v6: bool| {
         let client = clients.iter().find(|client| client.mac.bytes() == mac.0);
-        client.and_then(|client| client.addresses.iter().copied().find(|address| address.is_ipv6() == v6))
+        let addresses = client.into_iter().flat_map(|client| client.bound_addresses.iter().chain(&client.addresses));
+        addresses.copied().find(|address| address.is_ipv6() == v6)
     };
     let unused = |v6: bool| {
-        let (gateway, prefix) = networks.iter().copied().find(|(a, _)| a.is_ipv6() == v6 && !is_link_local(*a))?;
+        let gateway = gateways.iter().copied().find(|address| address.is_ipv6() == v6)?;
         let taken = |address: IpAddr| {
-            networks.iter().any(|(a, _)| *a == address) || clients.iter().any(|c| c.addresses.contains(&address))
+            let used =
+                |client: &ClientView| client.addresses.contains(&address) || client.bound_addresses.contains(&address);
+            gateways.contains(&address) || clients.iter().any(used)
         };
-        hosts_from_the_end(gateway, prefix).find(|address| !taken(*address))
+        hosts_from_the_end(gateway).find(|address| !taken(*address))
     };
     let of = |v6: bool| own(v6).or_else(|| unused(v6));
     Surroundings {
-        gateway_mac: zone.map_or([2, 0, 0, 0, 0, 1], |zone| zone.gateway_mac.bytes()),
+        gateway_mac: zone.and_then(|zone| zone.gateway_mac).map_or([2, 0, 0, 0, 0, 1], Mac::bytes),
         mac: mac.0,
         host_v4: if let Some(IpAddr::V4(address)) = of(false) { Some(address) } else { None },
         host_v6: if let Some(IpAddr::V6(address)) = of(true) { Some(address) } else { None },
-        gateway_v4: networks.iter().find_map(|(a, _)| if let IpAddr::V4(a) = a { Some(*a) } else { None }),
+        gateway_v4: gateways.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None }),
     }
 }
 
-fn network(text: &str) -> Option<(IpAddr, u32)> {
-    let (address, prefix) = text.split_once('/')?;
-    Some((address.parse().ok()?, prefix.parse().ok()?))
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
-}
-
-/// The network's addresses, the highest first; neither its broadcast address nor the network's own.
-fn hosts_from_the_end(gateway: IpAddr, prefix: u32) -> impl Iterator<Item = IpAddr> {
-    let (bits, number): (u32, u128) = match gateway {
-        IpAddr::V4(address) => (32, u32::from(address).into()),
-        IpAddr::V6(address) => (128, address.into()),
-    };
-    let host_bits = bits.saturating_sub(prefix);
-    let hosts = 1_u128.checked_shl(host_bits).map_or(u128::MAX, |size| size - 1);
-    let highest = number | hosts;
-    (1..=u128::from(ADDRESSES)).take_while(move |n| *n < hosts).map(move |n| match gateway {
-        IpAddr::V4(_) => IpAddr::V4(u32::try_from(highest - n).expect("it began as 32 bits").into()),
-        IpAddr::V6(_) => IpAddr::V6((highest - n).into()),
+/// The addresses beside the gateway's, the highest first: those of its /24, or of its /64, which is what most guest networks have. Another network's
+/// only has other addresses beside these.
+fn hosts_from_the_end(gateway: IpAddr) -> impl Iterator<Item = IpAddr> {
+    (1..=ADDRESSES).map_while(move |n| match gateway {
+        IpAddr::V4(address) => {
+            let highest = u32::from(address) | 0xff;
+            (n < 0xff).then(|| IpAddr::V4((highest - n).into()))
+        }
+        IpAddr::V6(address) => {
+            let highest = u128::from(address) | u128::from(u64::MAX);
+            Some(IpAddr::V6((highest - u128::from(n)).into()))
+        }
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Mac;
 
     fn zone() -> ZoneView {
-        ZoneView {
-            name: "guests".into(),
-            number: 0,
-            interface: "eth1".into(),
-            interface_index: 3,
-            vlan: None,
-            gateway_mac: Mac::new([2, 0, 0, 0, 0, 7]).unwrap(),
-            addresses: ["fe80::1/64", "192.0.2.254/24", "2001:db8::1/64"].map(String::from).into(),
-            https: "reset".into(),
-            anti_spoofing: "learn".into(),
-            shadow: false,
-            url_v4: String::new(),
-            url_v6: String::new(),
-        }
+        serde_json::from_value(serde_json::json!({
+            "name": "guests", "attached": true, "interface": "eth1", "gateway_mac": "02:00:00:00:00:07", "xdp_mode": "native",
+            "gateway_addresses": ["192.0.2.254", "2001:db8::1"], "shadow": false, "https": "reset", "anti_spoofing": "learn", "listeners": []
+        }))
+        .unwrap()
     }
 
-    fn client(last: u8, addresses: &[&str]) -> ClientView {
-        ClientView {
-            mac: Mac::new([2, 0, 0, 0, 1, last]).unwrap(),
-            started_at: String::new(),
-            expires_at: None,
-            online_seconds: 0,
-            remaining_seconds: None,
-            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-        }
+    fn client(last: u8, bound: &[&str], addresses: &[&str]) -> ClientView {
+        serde_json::from_value(serde_json::json!({
+            "mac": format!("02:00:00:00:01:{last:02x}"), "started_at": "", "expires_at": null, "online_seconds": 0, "remaining_seconds": null,
+            "bound_addresses": bound, "addresses": addresses
+        }))
+        .unwrap()
     }
 
     #[test]
     fn a_client_sends_from_its_own_address_and_a_stranger_from_one_that_nobody_uses() {
-        let clients = [client(1, &["192.0.2.253"]), client(2, &["2001:db8::9", "192.0.2.252"])];
+        let clients = [client(1, &[], &["192.0.2.253"]), client(2, &["2001:db8::9"], &["192.0.2.252"])];
         let table = [
             ("a stranger", 9, Some("192.0.2.251"), Some("2001:db8::ffff:ffff:ffff:fffe")),
             ("a client with one address", 1, Some("192.0.2.253"), Some("2001:db8::ffff:ffff:ffff:fffe")),
@@ -222,17 +200,6 @@ mod tests {
         }
         let without = surroundings(None, &clients, AnyMac([2, 0, 0, 0, 1, 9]));
         assert_eq!((without.host_v4, without.host_v6, without.gateway_v4), (None, None, None));
-    }
-
-    #[test]
-    fn small_networks_have_few_hosts_and_large_ones_do_not_overflow() {
-        let hosts = |gateway: &str, prefix| -> Vec<String> {
-            hosts_from_the_end(gateway.parse().unwrap(), prefix).take(3).map(|a| a.to_string()).collect()
-        };
-        assert_eq!(hosts("192.0.2.1", 30), ["192.0.2.2", "192.0.2.1"]);
-        assert!(hosts("192.0.2.1", 32).is_empty() && hosts("192.0.2.1", 31).is_empty());
-        assert_eq!(hosts("2001:db8::1", 0)[0], "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe");
-        assert_eq!(hosts("0.0.0.0", 0)[0], "255.255.255.254");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn print(mut table: Table, right: &[usize]) -> String {
 }
 
 pub(super) fn status(status: &Status) -> String {
-    let Status { version, pid, uptime_seconds, gate, clients, packets, lost, responder } = status;
+    let Status { version, pid, uptime_seconds, gate, zones, clients, packets, lost, responder } = status;
     let mut table = table();
     let mut row = |name: &str, value: String| {
         table.add_row([name.to_owned(), value]);
@@ -52,6 +52,10 @@ pub(super) fn status(status: &Status) -> String {
             gate.program_id
         ),
     );
+    // One needs no name.
+    if zones.len() > 1 {
+        row("zones", zones.join(", "));
+    }
     row("clients", format!("{} online, room for {}", clients.online, clients.capacity));
     row(
         "packets",

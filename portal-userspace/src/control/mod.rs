@@ -10,7 +10,7 @@ mod socket;
 pub use client::{Client, ClientError, Download};
 pub use group::Group;
 pub use peer::Access;
-pub use server::{Control, LostInKernel, ResponderCounters, ZoneChangeError, Zones};
+pub use server::{Control, GardenControl, Guarded, LostInKernel, ResponderCounters, Zones};
 pub use socket::{ControlSocket, SocketError};
 
 #[cfg(test)]

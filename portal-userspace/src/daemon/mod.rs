@@ -133,11 +133,18 @@ fn detach(config: &Config) -> Result<()> {
         // An interface that is gone has no meter either.
         let interface = zone.guest.interface.as_str();
         if let Err(e) = detach_meter(interface) {
-            tracing::warn!(interface, error = format!("{e:#}"), "the meter stays: it only counts, and holds DNS answers for the walled garden");
+            tracing::warn!(
+                interface,
+                error = format!("{e:#}"),
+                "the meter stays: it only counts, and holds DNS answers for the walled garden"
+            );
         }
     }
     pins.remove().with_context(|| format!("cannot remove the pins in {}", config.paths.pins.as_path().display()))?;
     let interfaces: Vec<_> = zones.iter().map(|zone| zone.guest.interface.as_str()).collect();
-    tracing::warn!(interfaces = interfaces.join(", "), "the gate is detached and all sessions are forgotten: the guest networks are open");
+    tracing::warn!(
+        interfaces = interfaces.join(", "),
+        "the gate is detached and all sessions are forgotten: the guest networks are open"
+    );
     Ok(())
 }

@@ -7,4 +7,5 @@ pub mod events;
 pub mod explain;
 pub mod hub;
 pub mod input;
+pub mod kernel;
 pub mod pcapng;

@@ -17,8 +17,6 @@ use pcap_file::{
 
 /// Where the frame's two MAC addresses end, and a VLAN tag belongs.
 const TAG_AT: usize = 12;
-/// The EtherType of a VLAN tag that the kernel has taken out of a frame (IEEE 802.1Q).
-const TAG_TYPE: [u8; 2] = [0x81, 0x00];
 /// `epb_flags`: the frame's direction, seen from the interface.
 const INBOUND: u32 = 1;
 const OUTBOUND: u32 = 2;
@@ -34,8 +32,8 @@ pub struct CapturedFrame {
     pub bytes: Vec<u8>,
     /// How long it is, bytes.
     pub whole_len: u32,
-    /// A VLAN tag that stands beside the bytes: tag control information.
-    pub tag: Option<u16>,
+    /// A VLAN tag that stands beside the bytes: its EtherType and tag control information.
+    pub tag: Option<(u16, u16)>,
     /// Whether it goes to the client.
     pub outbound: bool,
     /// What was done with it and why.
@@ -78,9 +76,9 @@ impl PcapngStream {
             }
         };
         let data = match frame.tag {
-            Some(tag) if frame.bytes.len() >= TAG_AT => {
+            Some((kind, tag)) if frame.bytes.len() >= TAG_AT => {
                 let (addresses, rest) = frame.bytes.split_at(TAG_AT);
-                Cow::Owned([addresses, &TAG_TYPE, &tag.to_be_bytes(), rest].concat())
+                Cow::Owned([addresses, &kind.to_be_bytes(), &tag.to_be_bytes(), rest].concat())
             }
             _ => Cow::Borrowed(&frame.bytes[..]),
         };
@@ -152,7 +150,7 @@ mod tests {
         let frames = [
             frame(7, false, None, 60, "answered: http_handshake: why"),
             frame(9, true, None, 1_514, "passed"),
-            frame(7, true, Some(0x2064), 60, "dropped: rate_down: why"),
+            frame(7, true, Some((0x8100, 0x2064)), 60, "dropped: rate_down: why"),
         ];
         (bytes, frames)
     }

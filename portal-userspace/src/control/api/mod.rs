@@ -6,11 +6,17 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use portal_common::{Reason, reason::Outcome};
 use serde::{Deserialize, Serialize};
 
+mod clients;
 mod drops;
 mod explain;
 mod zones;
 
-pub use crate::{observe::events::EventLine, session::ClientView};
+pub use crate::{
+    garden::view::{AddRequest, GardenList, RemoveRequest, Removed, RuleView},
+    observe::events::EventLine,
+    session::ClientView,
+};
+pub use clients::{AllowRequest, ClientList, Revoked};
 pub use drops::{Drops, ReasonCount, ZoneDrops};
 pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};
 pub use zones::{Detached, ZoneList, ZoneView};
@@ -24,8 +30,11 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// The gate and the login page.
+    /// The first zone's gate and login page.
     pub gate: GateInfo,
+    /// The zones that are guarded, by name.
+    #[serde(default)]
+    pub zones: Vec<String>,
     /// The session table.
     pub clients: ClientCount,
     /// What the gate has done with packets since its maps were made.
@@ -108,32 +117,6 @@ pub struct Lost {
     pub answers: u64,
     /// Events that did not reach a watcher that was too slow.
     pub watchers: u64,
-}
-
-/// `GET /v1/clients`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct ClientList {
-    /// Every client with a live session, sorted by MAC address.
-    pub clients: Vec<ClientView>,
-}
-
-/// The body of `PUT /v1/clients/{mac}`; it may be left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AllowRequest {
-    /// How long the session lasts from now, in seconds; None: as long as a login's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub for_seconds: Option<u64>,
-    /// Whether it lasts until it is revoked or the machine restarts; not beside `for_seconds`.
-    #[serde(default)]
-    pub forever: bool,
-}
-
-/// The answer to `DELETE /v1/clients/{mac}`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Revoked {
-    /// The client, a stranger now.
-    pub mac: crate::net::Mac,
 }
 
 /// Every answer that is not a success.

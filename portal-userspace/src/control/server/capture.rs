@@ -47,7 +47,7 @@ pub(super) async fn capture(
     let Query(CaptureQuery { client, zone, count, seconds }) = query
         .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", rejection.body_text(), QUERY))?;
     let wanted = zones::wanted(&*control.zones, zone.as_deref())?;
-    let clients = wanted.iter().map(|zone| ClientKey::new(zones::zone(zone), client.bytes())).collect();
+    let clients = wanted.iter().map(|zone| ClientKey::new(zone.number, client.bytes())).collect();
     let capture = control.captures.begin(clients)?;
     let pcapng = PcapngStream::new(&format!("Frames of {client}, with what portald did with them")).map_err(broken)?;
     let writing =
@@ -80,8 +80,11 @@ impl Writing {
         }
         self.left -= 1;
         let (frame, lost) = self.capture.next().await?;
-        let zones = Arc::clone(&self.control.zones);
-        let interface = || zones::interface_name(&*zones, frame.ifindex);
+        let control = Arc::clone(&self.control);
+        let interface = || {
+            let zone = control.zones.guarded().into_iter().find(|zone| zone.interface_index == frame.ifindex);
+            zone.map_or_else(|| format!("interface {}", frame.ifindex), |zone| zone.interface)
+        };
         if let Err(error) = self.pcapng.frame(&frame, interface, lost) {
             tracing::error!(%error, "a captured frame can't be written");
             return None;

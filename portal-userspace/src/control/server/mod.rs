@@ -6,6 +6,7 @@ mod drops;
 mod error;
 mod events;
 mod explain;
+mod garden;
 mod stream;
 mod zones;
 
@@ -33,12 +34,13 @@ use super::{
 };
 use crate::{
     datapath::counters::CounterReader,
-    net::{Neighbours, serve},
+    net::serve,
     observe::{capture::Captures, explain::Explainer, hub::EventHub},
-    session::SessionService,
+    session::SessionStore,
 };
 
-pub use zones::{ZoneChangeError, Zones};
+pub use garden::GardenControl;
+pub use zones::{Guarded, Zones};
 
 /// Largest body, in bytes: ours has 40.
 const BODY_BYTES: usize = 4096;
@@ -46,7 +48,7 @@ const BODY_BYTES: usize = 4096;
 const FRAMES_BYTES: usize = 8 * 1024 * 1024;
 /// What the API takes, for those who ask for something else.
 const METHODS: &str = "GET for /v1/status, /v1/clients, /v1/drops, /v1/events, /v1/capture and /v1/zones; GET, PUT and DELETE for \
-                       /v1/clients/{mac}; POST for /v1/explain";
+                       /v1/clients/{mac}; POST for /v1/explain; POST and DELETE for /v1/zones/{name}; GET, POST and DELETE for /v1/garden";
 /// Open connections, all users together.
 const CONNECTIONS: usize = 64;
 
@@ -61,20 +63,20 @@ pub type LostInKernel = Arc<dyn Fn() -> anyhow::Result<Lost> + Send + Sync>;
 pub struct Control {
     /// What has been set up.
     pub gate: GateInfo,
-    /// The sessions.
-    pub sessions: Arc<SessionService>,
+    /// The sessions of all zones.
+    pub sessions: Arc<SessionStore>,
     /// The gate's counters.
     pub counters: Arc<CounterReader>,
     /// The responder's counters.
     pub responder: ResponderCounters,
-    /// Who has which address.
-    pub neighbours: Arc<dyn Neighbours>,
     /// Who may.
     pub access: Access,
     /// When the daemon started.
     pub started: Instant,
     /// The guest networks.
     pub zones: Arc<dyn Zones>,
+    /// The walled garden, where there is one.
+    pub garden: Option<Arc<dyn GardenControl>>,
     /// Asks the gate what it would do.
     pub explainer: Arc<Explainer>,
     /// Where everything that happens is told.
@@ -131,6 +133,8 @@ fn router(control: Arc<Control>, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/events", routing::get(events::events))
         .route("/v1/capture", routing::get(capture::capture))
         .route("/v1/zones", routing::get(zones::list))
+        .route("/v1/zones/{name}", routing::post(zones::attach).delete(zones::detach))
+        .route("/v1/garden", routing::get(garden::list).post(garden::add).delete(garden::remove))
         .fallback(async || {
             ApiError::new(StatusCode::NOT_FOUND, "no_such_path", "there is nothing at this path", METHODS)
         })
@@ -163,13 +167,14 @@ async fn authorise(
 }
 
 async fn status(State(control): State<Arc<Control>>) -> Result<Json<Status>, ApiError> {
-    let online = clients::blocking(&control, SessionService::count).await?;
+    let online = clients::blocking(&control, SessionStore::count).await?;
     let counters = control.counters.read().map_err(ApiError::internal)?;
     Ok(Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: process::id(),
         uptime_seconds: control.started.elapsed().as_secs(),
         gate: control.gate.clone(),
+        zones: control.zones.guarded().into_iter().map(|zone| zone.name).collect(),
         clients: ClientCount { online: online as u64, capacity: u64::from(control.sessions.capacity()) },
         packets: Packets::sum(&counters),
         lost: Lost { watchers: control.events.lost(), ..(control.lost)().map_err(ApiError::internal)? },
