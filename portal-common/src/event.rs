@@ -109,8 +109,8 @@ impl Event {
 /// What the daemon marks a DNS answer with (SO_MARK) that it has learned from and sends on: "PORT" in ASCII.
 pub const RELAYED_MARK: u32 = 0x504f_5254;
 
-/// As much of a frame as a record holds, bytes: a full Ethernet frame with two VLAN tags fits.
-pub const RECORDED_BYTES: usize = 1536;
+/// As much of a frame as a record holds, bytes: a full Ethernet frame with two VLAN tags fits. A power of two, so that a length can be masked.
+pub const RECORDED_BYTES: usize = 2048;
 
 /// A frame that crossed the gate or the meter, for a capture or to be learned from.
 #[derive(Clone, Copy)]

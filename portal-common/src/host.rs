@@ -13,8 +13,8 @@ use crate::{
     event::Event,
     frame::Frame,
     tables::{
-        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey, Session,
-        Zone,
+        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
+        Session, Zone,
     },
 };
 
@@ -173,7 +173,6 @@ impl Tables for HostTables {
 
 /// The bits of a key in the order in which the kernel compares them: those that are always the same, then the address.
 fn bits(key: &GardenKey) -> (u64, u128) {
-    let exact =
-        u64::from(key.zone().number()) << 48 | u64::from(key.port()) << 32 | u64::from(key.protocol()) << 24;
+    let exact = u64::from(key.zone().number()) << 48 | u64::from(key.port()) << 32 | u64::from(key.protocol()) << 24;
     (exact, u128::from_be_bytes(key.address().0))
 }

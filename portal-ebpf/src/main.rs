@@ -22,7 +22,7 @@ mod word;
 /// The host's, where a linter looks at this crate.
 #[cfg(not(target_arch = "bpf"))]
 mod word {
-    pub(crate) use core::sync::atomic::AtomicU64 as KernelWord;
+    pub(crate) use core::{hint::black_box as opaque, sync::atomic::AtomicU64 as KernelWord};
 }
 
 #[panic_handler]

@@ -13,6 +13,7 @@ use crate::{
     maps::{ANSWERS, CAPTURED, CAPTURES},
     packet::{Buffer, Packet, Tag},
     tables::lost,
+    word::opaque,
 };
 
 /// A frame whose bytes the kernel can copy.
@@ -105,18 +106,16 @@ fn count_lost(counter: impl Fn(&mut portal_common::event::Lost) -> *mut u64) {
     }
 }
 
+const _: () = assert!(RECORDED_BYTES.is_power_of_two());
+
 /// Writes a record; whether there was room.
 #[inline(always)]
 fn write<C: Copy, const SIZE: usize>(ring: &RingBuf<FrameRecord, SIZE>, frame: &C, header: &Header) -> bool {
     let Some(mut entry) = ring.reserve(0) else { return false };
-    // No frame is longer; the verifier wants to see it.
-    let whole = frame.whole_len() & 0x1_ffff;
+    let whole = frame.whole_len();
     let len = if whole as usize > RECORDED_BYTES { RECORDED_BYTES as u32 } else { whole };
-    if len == 0 {
-        // There are no such frames, but the verifier wants to see it.
-        entry.discard(0);
-        return false;
-    }
+    // No more than this says already; but Linux 6.1 forgets what a comparison has told it, while a mask it cannot miss.
+    let len = (opaque(len).wrapping_sub(1) & (RECORDED_BYTES as u32 - 1)) + 1;
     let record = entry.as_mut_ptr();
     // SAFETY: the ring buffer has reserved room for a record, and nobody else sees it before it is submitted.
     let copied = unsafe {

@@ -195,7 +195,7 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
     let now_ns = tables.now_ns();
     case.client = *client;
     case.now_ns = now_ns;
-    case.network.parse(frame, link.ether_type, link.end);
+    case.network.parse(frame, link.ether_type, frame.forget(link.end));
     let mut estranged = None;
     if let Some(session) = tables.session(client)
         && session.is_live(now_ns)

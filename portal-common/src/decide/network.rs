@@ -15,7 +15,7 @@ pub(super) struct Network {
     pub(super) kind: Kind,
     // Narrow types: the verifier knows no more of what is read back from a map.
     /// Where the network header starts.
-    at: u16,
+    at: u8,
     /// IPv4: the header's length, bytes.
     header_len: u8,
     /// How many bytes follow the network header, by its own account. IPv6: extension headers included.
@@ -67,7 +67,7 @@ impl Network {
     // A function of its own in the kernel too, for the BPF stack's sake.
     #[inline(never)]
     pub(super) fn parse<F: Frame + ?Sized>(&mut self, frame: &F, ether_type: u16, at: usize) {
-        self.at = at as u16;
+        self.at = at as u8;
         self.header_len = 0;
         self.payload_len = 0;
         self.protocol = 0;

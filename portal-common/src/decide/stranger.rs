@@ -353,8 +353,7 @@ fn permitted<T: Tables>(
         return None;
     }
     let learned = |key| tables.learned_until(key).is_some_and(|until| tables.now_ns() < until);
-    if config.has_names()
-        && (learned(&key) || learned(&ServiceKey::new(zone, network.destination, protocol, ANY_PORT)))
+    if config.has_names() && (learned(&key) || learned(&ServiceKey::new(zone, network.destination, protocol, ANY_PORT)))
     {
         return Some(Reason::GardenName);
     }

@@ -6,7 +6,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{DEFAULT_SOCKET, SessionLength},
+    config::{BitRate, ByteCount, DEFAULT_SOCKET, IdleTime, OrNone, SessionLength},
+    garden::{ports::PortRule, rules::Target},
     net::Mac,
     observe::{
         build::{AnyMac, Flags, FrameSpec, Protocol, Text, Vlans},
@@ -37,6 +38,16 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Show how the gate, the daemon and the session table are
     Status,
+    /// List the guest networks, guard one, or guard one no longer
+    Zones {
+        #[command(subcommand)]
+        command: ZonesCommand,
+    },
+    /// Show what strangers may reach, add to it, or remove from it
+    Garden {
+        #[command(subcommand)]
+        command: GardenCommand,
+    },
     /// List the clients that are logged in, or show one
     Clients {
         #[command(subcommand)]
@@ -50,11 +61,19 @@ pub(super) enum Command {
         /// as long as a login]
         #[arg(long = "for", value_name = "TIME")]
         length: Option<AllowFor>,
+        /// The zone [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Log a client out; when this returns, it is a stranger
     Revoke {
         /// The client's MAC address
         mac: Mac,
+        /// The zone [default: where it has a session]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
     },
     /// Show how many packets were dropped, and why
     Drops {
@@ -263,10 +282,79 @@ impl FromStr for AllowFor {
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientsCommand {
     /// List the clients that are logged in
-    List,
+    List {
+        /// One zone only
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
     /// Show one client's session
     Show {
         /// The client's MAC address
         mac: Mac,
+        /// The zone [default: where it has a session]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
+}
+
+/// What a client may use: what is not said stays as it is, or is as the configuration says; `none` is no limit.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Limits (left out: as they are, or as the configuration says; `none`: no limit)")]
+pub(super) struct LimitArgs {
+    /// How fast the client may send, as 10mbit
+    #[arg(long, value_name = "RATE")]
+    pub(super) up: Option<OrNone<BitRate>>,
+    /// How fast the client may be sent to
+    #[arg(long, value_name = "RATE")]
+    pub(super) down: Option<OrNone<BitRate>>,
+    /// How much it may send and receive, together, from the session's beginning, as 2GB
+    #[arg(long, value_name = "BYTES")]
+    pub(super) quota: Option<OrNone<ByteCount>>,
+    /// After how long without a packet from it the session ends, as 30m
+    #[arg(long, value_name = "TIME")]
+    pub(super) idle: Option<OrNone<IdleTime>>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ZonesCommand {
+    /// List the guest networks that are guarded, and those of the configuration file that are not
+    List,
+    /// Guard a network, as the configuration file has it now
+    Attach {
+        /// Its name
+        name: String,
+    },
+    /// Guard a network no longer: its frames are dropped, or, where it is the last on its interface, pass
+    Detach {
+        /// Its name
+        name: String,
+        /// Also where the gate then comes off the interface, so that everything passes there
+        #[arg(long)]
+        open: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GardenCommand {
+    /// List what strangers may reach, and what is open for it now
+    List,
+    /// Let strangers reach an address, a prefix, or the addresses of a name, until it is removed or portald ends
+    Add {
+        /// Where to, as 203.0.113.7, 2001:db8::/32, pay.example or *.pay.example
+        to: Target,
+        /// A port, as 443/tcp, 123/udp or any/tcp; can be given several times [default: 80/tcp and 443/tcp]
+        #[arg(long = "port", value_name = "PORT")]
+        ports: Vec<PortRule>,
+        /// The zone [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
+    /// Remove what was added by `garden add`
+    Remove {
+        /// Where to, as it was added
+        to: Target,
+        /// The zone [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
     },
 }

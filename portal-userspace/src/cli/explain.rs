@@ -113,7 +113,7 @@ async fn build(client: &Client, args: &ExplainArgs, mac: AnyMac) -> Result<Vec<u
         Some(name) => zones.iter().find(|zone| zone.name == *name),
         None => zones.first(),
     };
-    let clients = client.clients().await?.clients;
+    let clients = client.clients(args.zone.as_deref()).await?.clients;
     let around = surroundings(zone, &clients, mac);
     // The daemon refuses a zone that there is not, and names those that there are.
     let vlan = zone.and_then(|zone| zone.vlan.as_deref()).and_then(|vlan| vlan.parse().ok()).unwrap_or_default();

@@ -14,10 +14,13 @@ use std::{
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
-use self::args::{AllowFor, Cli, ClientsCommand, Command};
-use crate::control::{
-    Client, ClientError,
-    api::{AllowRequest, ErrorBody, ErrorInfo},
+use self::args::{AllowFor, Cli, ClientsCommand, Command, GardenCommand, LimitArgs, ZonesCommand};
+use crate::{
+    control::{
+        Client, ClientError,
+        api::{AddRequest, AllowRequest, ErrorBody, ErrorInfo, RemoveRequest},
+    },
+    garden::{ports::Ports, view},
 };
 
 /// Refused or failed.
@@ -145,27 +148,31 @@ async fn ask_once(client: &Client, cli: &Cli) -> Result<String, Failure> {
             let status = client.status().await?;
             if cli.json { json(&status) } else { output::status(&status) }
         }
-        Command::Clients { command: ClientsCommand::List } => {
-            let list = client.clients().await?;
+        Command::Zones { command } => zones(client, command, cli.json).await?,
+        Command::Garden { command } => garden(client, command, cli.json).await?,
+        Command::Clients { command: ClientsCommand::List { zone } } => {
+            let list = client.clients(zone.as_deref()).await?;
             if cli.json { json(&list) } else { output::clients(&list) }
         }
-        Command::Clients { command: ClientsCommand::Show { mac } } => {
-            let view = client.client(*mac).await?;
+        Command::Clients { command: ClientsCommand::Show { mac, zone } } => {
+            let view = client.client(*mac, zone.as_deref()).await?;
             if cli.json { json(&view) } else { output::client(&view) }
         }
-        Command::Allow { mac, length } => {
-            let request = match length {
-                None => AllowRequest::default(),
-                Some(AllowFor::Time(time)) => {
-                    AllowRequest { for_seconds: Some(time.get().as_secs()), ..AllowRequest::default() }
-                }
-                Some(AllowFor::Forever) => AllowRequest { forever: true, ..AllowRequest::default() },
+        Command::Allow { mac, length, zone, limits } => {
+            let LimitArgs { up, down, quota, idle } = *limits;
+            let request = AllowRequest {
+                for_seconds: if let Some(AllowFor::Time(time)) = length { Some(time.get().as_secs()) } else { None },
+                forever: matches!(length, Some(AllowFor::Forever)),
+                rate_up: up,
+                rate_down: down,
+                quota,
+                idle,
             };
-            let view = client.allow(*mac, request).await?;
+            let view = client.allow(*mac, zone.as_deref(), request).await?;
             if cli.json { json(&view) } else { output::allowed(&view) }
         }
-        Command::Revoke { mac } => {
-            let revoked = client.revoke(*mac).await?;
+        Command::Revoke { mac, zone } => {
+            let revoked = client.revoke(*mac, zone.as_deref()).await?;
             if cli.json { json(&revoked) } else { format!("{} is logged out.\n", revoked.mac) }
         }
         Command::Drops { all, zone, .. } => {
@@ -177,6 +184,47 @@ async fn ask_once(client: &Client, cli: &Cli) -> Result<String, Failure> {
         | Command::Capture(_)
         | Command::Completions { .. }
         | Command::Man { .. } => String::new(),
+    })
+}
+
+async fn zones(client: &Client, command: &ZonesCommand, as_json: bool) -> Result<String, Failure> {
+    Ok(match command {
+        ZonesCommand::List => {
+            let list = client.zones().await?;
+            if as_json { json(&list) } else { output::zones(&list) }
+        }
+        ZonesCommand::Attach { name } => {
+            let view = client.attach_zone(name).await?;
+            if as_json { json(&view) } else { format!("{} on {} is guarded.\n", view.name, view.interface) }
+        }
+        ZonesCommand::Detach { name, open } => {
+            let detached = client.detach_zone(name, *open).await?;
+            if as_json { json(&detached) } else { format!("{} is no longer guarded.\n", detached.name) }
+        }
+    })
+}
+
+async fn garden(client: &Client, command: &GardenCommand, as_json: bool) -> Result<String, Failure> {
+    Ok(match command {
+        GardenCommand::List => {
+            let list = client.garden().await?;
+            if as_json { json(&list) } else { output::garden(&list) }
+        }
+        GardenCommand::Add { to, ports, zone } => {
+            let ports = if ports.is_empty() {
+                Ports::default()
+            } else {
+                ports.iter().copied().collect::<Vec<_>>().try_into().map_err(|e: String| {
+                    Failure::Usage(Cli::command().error(clap::error::ErrorKind::ValueValidation, e))
+                })?
+            };
+            let rule = client.add_to_garden(&AddRequest { zone: zone.clone(), to: to.clone(), ports }).await?;
+            if as_json { json(&rule) } else { view::added(&rule) }
+        }
+        GardenCommand::Remove { to, zone } => {
+            let removed = client.remove_from_garden(&RemoveRequest { zone: zone.clone(), to: to.clone() }).await?;
+            if as_json { json(&removed) } else { view::removed(&removed) }
+        }
     })
 }
 

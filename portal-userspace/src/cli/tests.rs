@@ -10,9 +10,20 @@ fn the_words_fit_together() {
 #[test]
 fn a_manual_page_and_completions_name_every_command() {
     let page = String::from_utf8(man(&[]).unwrap()).unwrap();
-    for command in
-        ["status", "clients", "allow", "revoke", "drops", "explain", "monitor", "capture", "completions", "man"]
-    {
+    for command in [
+        "status",
+        "clients",
+        "allow",
+        "revoke",
+        "drops",
+        "zones",
+        "garden",
+        "explain",
+        "monitor",
+        "capture",
+        "completions",
+        "man",
+    ] {
         assert!(page.contains(command), "{command}");
     }
     let page = String::from_utf8(man(&["allow".into()]).unwrap()).unwrap();

@@ -17,8 +17,8 @@ use tokio::{net::UnixStream, task::JoinHandle};
 use super::{
     Group,
     api::{
-        AllowRequest, ClientList, ClientView, Drops, ErrorBody, ErrorInfo, ExplainRequest, Explanations, Revoked,
-        Status, ZoneList,
+        AddRequest, AllowRequest, ClientList, ClientView, Detached, Drops, ErrorBody, ErrorInfo, ExplainRequest,
+        Explanations, GardenList, RemoveRequest, Removed, Revoked, RuleView, Status, ZoneList, ZoneView,
     },
 };
 use crate::net::{
@@ -91,24 +91,24 @@ impl Client {
         self.call(Method::GET, "/v1/status", None::<()>).await
     }
 
-    /// Who is logged in.
-    pub async fn clients(&self) -> Result<ClientList, ClientError> {
-        self.call(Method::GET, "/v1/clients", None::<()>).await
+    /// Who is logged in: in one zone, or in all.
+    pub async fn clients(&self, zone: Option<&str>) -> Result<ClientList, ClientError> {
+        self.call(Method::GET, &in_zone("/v1/clients", zone), None::<()>).await
     }
 
-    /// One client's session.
-    pub async fn client(&self, mac: Mac) -> Result<ClientView, ClientError> {
-        self.call(Method::GET, &format!("/v1/clients/{mac}"), None::<()>).await
+    /// One client's session, in this zone, or where it has one.
+    pub async fn client(&self, mac: Mac, zone: Option<&str>) -> Result<ClientView, ClientError> {
+        self.call(Method::GET, &in_zone(&format!("/v1/clients/{mac}"), zone), None::<()>).await
     }
 
-    /// Lets a client through. When this returns, the kernel has it.
-    pub async fn allow(&self, mac: Mac, request: AllowRequest) -> Result<ClientView, ClientError> {
-        self.call(Method::PUT, &format!("/v1/clients/{mac}"), Some(request)).await
+    /// Lets a client through, in this zone, or in the only one. When this returns, the kernel has it.
+    pub async fn allow(&self, mac: Mac, zone: Option<&str>, request: AllowRequest) -> Result<ClientView, ClientError> {
+        self.call(Method::PUT, &in_zone(&format!("/v1/clients/{mac}"), zone), Some(request)).await
     }
 
-    /// Makes a client a stranger. When this returns, it is one.
-    pub async fn revoke(&self, mac: Mac) -> Result<Revoked, ClientError> {
-        self.call(Method::DELETE, &format!("/v1/clients/{mac}"), None::<()>).await
+    /// Makes a client a stranger, in this zone, or where it has a session. When this returns, it is one.
+    pub async fn revoke(&self, mac: Mac, zone: Option<&str>) -> Result<Revoked, ClientError> {
+        self.call(Method::DELETE, &in_zone(&format!("/v1/clients/{mac}"), zone), None::<()>).await
     }
 
     /// How often each reason was given: those that drop, or all; in one zone, or in all.
@@ -125,6 +125,33 @@ impl Client {
     /// The guest networks.
     pub async fn zones(&self) -> Result<ZoneList, ClientError> {
         self.call(Method::GET, "/v1/zones", None::<()>).await
+    }
+
+    /// Guards a zone, as the configuration file has it now.
+    pub async fn attach_zone(&self, name: &str) -> Result<ZoneView, ClientError> {
+        self.call(Method::POST, &format!("/v1/zones/{}", escaped(name)), None::<()>).await
+    }
+
+    /// Guards a zone no longer; where it is the last on its interface only if it may be open.
+    pub async fn detach_zone(&self, name: &str, may_open: bool) -> Result<Detached, ClientError> {
+        let query = Query::default().given("open", may_open.then_some("true"));
+        self.call(Method::DELETE, &query.behind(&format!("/v1/zones/{}", escaped(name))), None::<()>).await
+    }
+
+    /// The walled garden.
+    pub async fn garden(&self) -> Result<GardenList, ClientError> {
+        self.call(Method::GET, "/v1/garden", None::<()>).await
+    }
+
+    /// Adds to the walled garden.
+    pub async fn add_to_garden(&self, request: &AddRequest) -> Result<RuleView, ClientError> {
+        self.call(Method::POST, "/v1/garden", Some(request)).await
+    }
+
+    /// Removes from the walled garden.
+    pub async fn remove_from_garden(&self, request: &RemoveRequest) -> Result<Removed, ClientError> {
+        let query = Query::default().given("to", Some(&request.to.to_string())).given("zone", request.zone.as_deref());
+        self.call(Method::DELETE, &query.behind("/v1/garden"), None::<()>).await
     }
 
     /// Everything that happens from now on: lines of JSON.
@@ -228,6 +255,10 @@ fn request(method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
         .header(header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))
         .expect("what a path is made of is escaped")
+}
+
+fn in_zone(path: &str, zone: Option<&str>) -> String {
+    Query::default().given("zone", zone).behind(path)
 }
 
 /// The query of a path.

@@ -26,8 +26,9 @@ use super::{
     *,
 };
 use crate::{
-    config::GroupName,
-    datapath::{counters::CounterReader, sessions::SessionTable},
+    config::{Config, GroupName},
+    daemon::zones::ZoneError,
+    datapath::counters::CounterReader,
     net::{Mac, Neighbour, Neighbours, NetError},
     observe::{
         capture::{CapturedTable, Captures},
@@ -36,7 +37,7 @@ use crate::{
         hub::EventHub,
         pcapng::CapturedFrame,
     },
-    session::SessionService,
+    session::{SessionService, SessionStore},
 };
 
 fn seconds(n: u64) -> AllowRequest {
@@ -63,24 +64,63 @@ impl Neighbours for Two {
     }
 }
 
-struct Guests;
+/// Guest networks with the sessions in a store of their own.
+fn zones(store: &Arc<SessionStore>) -> [Guarded; 2] {
+    let text = "[guest]\ninterface = \"eth1\"\nname = \"guests\"\n\
+                [[zone]]\ninterface = \"eth2\"\nname = \"staff\"\n";
+    let config = Config::parse(text, Path::new("test.toml")).unwrap();
+    let zone = |number: u16, neighbours: Arc<dyn Neighbours>| {
+        let zone = &config.zones()[usize::from(number)];
+        Guarded {
+            name: zone.guest.name.to_string(),
+            number: Zone::new(number),
+            interface: zone.guest.interface.to_string(),
+            interface_index: 3 + u32::from(number),
+            sessions: Arc::new(SessionService::new(Arc::clone(store), Zone::new(number), zone)),
+            neighbours,
+        }
+    };
+    [zone(0, Arc::new(Two)), zone(1, Arc::new(Nobody))]
+}
 
-impl Zones for Guests {
-    fn list(&self) -> Vec<api::ZoneView> {
-        vec![api::ZoneView {
-            name: "guests".into(),
-            number: 0,
-            interface: "eth1".into(),
-            interface_index: 3,
-            vlan: None,
-            gateway_mac: mac(254),
-            addresses: vec!["192.0.2.1/24".into()],
-            https: "reset".into(),
-            anti_spoofing: "learn".into(),
-            shadow: false,
-            url_v4: String::new(),
-            url_v6: String::new(),
-        }]
+struct Nobody;
+
+impl Neighbours for Nobody {
+    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+struct Networks(Vec<Guarded>);
+
+impl Zones for Networks {
+    fn guarded(&self) -> Vec<Guarded> {
+        self.0.clone()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Vec<api::ZoneView>> {
+        let view = |zone: &Guarded| {
+            serde_json::from_value(serde_json::json!({
+                "name": zone.name, "attached": true, "number": zone.number.number(), "interface": zone.interface,
+                "interface_index": zone.interface_index, "gateway_addresses": ["192.0.2.1"], "gateway_mac": mac(254),
+                "xdp_mode": "native", "shadow": false, "https": "reset", "anti_spoofing": "learn", "listeners": []
+            }))
+            .unwrap()
+        };
+        Box::pin(async move { self.0.iter().map(view).collect() })
+    }
+
+    fn attach<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<api::ZoneView, ZoneError>> {
+        Box::pin(async { Err(ZoneError::Attached(name.to_owned())) })
+    }
+
+    fn detach<'a>(&'a self, name: &'a str, may_open: bool) -> BoxFuture<'a, Result<(), ZoneError>> {
+        let refused = ZoneError::WouldOpen { name: name.to_owned(), interface: "eth1".into() };
+        Box::pin(async move { if may_open { Ok(()) } else { Err(refused) } })
     }
 }
 
@@ -121,14 +161,20 @@ pub(crate) struct Daemon {
     task: tokio::task::JoinHandle<()>,
 }
 
-/// A control server for `capacity` clients.
+/// A control server for `capacity` clients of one zone.
 pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
+    daemon_of(1, capacity, access)
+}
+
+/// A control server for `capacity` clients of so many zones.
+fn daemon_of(count: usize, capacity: u32, access: Access) -> Daemon {
     let directory = tempfile::tempdir().unwrap();
-    let table = SessionTable::create(capacity).expect("a BPF map needs root");
+    let store = Arc::new(SessionStore::create(capacity).expect("a BPF map needs root"));
+    let zones = zones(&store)[..count].to_vec();
+    let sessions = Arc::clone(&zones[0].sessions);
     let events = EventHub::default();
     let kernel = Kernel::default();
     let captures = Captures::new(kernel.clone());
-    let sessions = Arc::new(SessionService::new(table, Zone::FIRST, "8h".parse().unwrap()));
     let control = Control {
         gate: GateInfo {
             interface: "eth1".into(),
@@ -140,13 +186,13 @@ pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
             url_v6: "http://[2001:db8::1]:8080/".into(),
             listeners: vec!["192.0.2.1:8080".parse().unwrap(), "[2001:db8::1]:8080".parse().unwrap()],
         },
-        sessions: Arc::clone(&sessions),
+        sessions: store,
         counters: Arc::new(CounterReader::create().unwrap()),
         responder: Arc::new(|| vec![("requests", 5), ("answers_511", 4)]),
-        neighbours: Arc::new(Two),
         access,
         started: Instant::now(),
-        zones: Arc::new(Guests),
+        zones: Arc::new(Networks(zones)),
+        garden: None,
         explainer: Arc::new(Explainer::new(Resets, Box::new(|_, _| None))),
         events: events.clone(),
         captures: Arc::clone(&captures),
@@ -183,19 +229,19 @@ async fn the_client_and_the_server_agree() {
     assert_eq!(status.pid, std::process::id());
     assert_eq!(status.responder["requests"], 5);
 
-    let view = client.allow(mac(1), seconds(7200)).await.unwrap();
+    let view = client.allow(mac(1), None, seconds(7200)).await.unwrap();
     assert_eq!(view.remaining_seconds, Some(7200));
     assert_eq!(view.addresses, ADDRESSES.map(|a| a.parse::<IpAddr>().unwrap()));
     assert!(daemon.sessions.show(mac(1)).is_ok(), "the kernel has it");
-    client.allow(mac(0), AllowRequest::default()).await.unwrap();
-    let list = client.clients().await.unwrap().clients;
+    client.allow(mac(0), None, AllowRequest::default()).await.unwrap();
+    let list = client.clients(None).await.unwrap().clients;
     assert_eq!(list.iter().map(|c| (c.mac, c.addresses.len())).collect::<Vec<_>>(), [(mac(0), 0), (mac(1), 2)]);
-    assert_eq!(client.client(mac(1)).await.unwrap().mac, mac(1));
+    assert_eq!(client.client(mac(1), None).await.unwrap().mac, mac(1));
     assert_eq!(client.status().await.unwrap().clients.online, 2);
 
-    assert_eq!(client.revoke(mac(1)).await.unwrap().mac, mac(1));
+    assert_eq!(client.revoke(mac(1), None).await.unwrap().mac, mac(1));
     assert!(daemon.sessions.show(mac(1)).is_err());
-    for error in [client.revoke(mac(1)).await.unwrap_err(), client.client(mac(1)).await.unwrap_err()] {
+    for error in [client.revoke(mac(1), None).await.unwrap_err(), client.client(mac(1), None).await.unwrap_err()] {
         assert_eq!(error.info().code, "no_such_client");
     }
     let dropping = Reason::ALL.iter().filter(|r| r.outcome().name() == "dropped").count();
@@ -207,10 +253,10 @@ async fn the_client_and_the_server_agree() {
 async fn a_full_table_and_bad_lengths_are_refused_by_code() {
     let daemon = daemon(1, Access::new(None));
     let client = Client::new(daemon.socket());
-    assert_eq!(client.allow(mac(1), seconds(0)).await.unwrap_err().info().code, "bad_length");
-    assert_eq!(client.allow(mac(1), seconds(u64::MAX)).await.unwrap_err().info().code, "bad_length");
-    client.allow(mac(1), AllowRequest::default()).await.unwrap();
-    let error = client.allow(mac(2), AllowRequest::default()).await.unwrap_err().info();
+    assert_eq!(client.allow(mac(1), None, seconds(0)).await.unwrap_err().info().code, "bad_length");
+    assert_eq!(client.allow(mac(1), None, seconds(u64::MAX)).await.unwrap_err().info().code, "bad_length");
+    client.allow(mac(1), None, AllowRequest::default()).await.unwrap();
+    let error = client.allow(mac(2), None, AllowRequest::default()).await.unwrap_err().info();
     assert_eq!(error.code, "table_full");
     assert!(error.remedy.contains("limits.clients"));
 }
@@ -271,20 +317,24 @@ async fn what_curl_can_send_gets_a_status_a_code_and_a_remedy() {
 async fn the_json_schema_is_stable() {
     let daemon = daemon(8, Access::new(None));
     let client = Client::new(daemon.socket());
-    client.allow(mac(1), AllowRequest::default()).await.unwrap();
+    client.allow(mac(1), None, AllowRequest::default()).await.unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     let status = serde_json::to_value(client.status().await.unwrap()).unwrap();
-    assert_eq!(keys(&status), "clients gate lost packets pid responder uptime_seconds version");
+    assert_eq!(keys(&status), "clients gate lost packets pid responder uptime_seconds version zones");
     assert_eq!(keys(&status["gate"]), "interface interface_index listeners program_id queues url_v4 url_v6 xdp_mode");
     assert_eq!(keys(&status["clients"]), "capacity online");
     assert_eq!(keys(&status["packets"]), "answered dropped passed redirected");
-    let list = serde_json::to_value(client.clients().await.unwrap()).unwrap();
-    assert_eq!(keys(&list["clients"][0]), "addresses expires_at mac online_seconds remaining_seconds started_at");
+    let list = serde_json::to_value(client.clients(None).await.unwrap()).unwrap();
+    assert_eq!(
+        keys(&list["clients"][0]),
+        "addresses bound_addresses down expires_at last_seen_seconds limits mac online_seconds remaining_seconds started_at up zone"
+    );
     assert_eq!(keys(&status["lost"]), "answers captures events watchers");
     let zones = serde_json::to_value(client.zones().await.unwrap()).unwrap();
     assert_eq!(
         keys(&zones["zones"][0]),
-        "addresses anti_spoofing gateway_mac https interface interface_index name number shadow url_v4 url_v6 vlan"
+        "anti_spoofing attached gateway_addresses gateway_interface gateway_mac https interface interface_index listeners name number \
+         queues shadow url_v4 url_v6 vlan xdp_mode"
     );
     let explained = client.explain(&api::ExplainRequest { frames: vec!["00".repeat(14)], zone: None }).await.unwrap();
     let explained = serde_json::to_value(explained).unwrap();
@@ -511,4 +561,65 @@ async fn a_capture_is_a_pcapng_file_and_lasts_as_long_as_its_connection() {
     daemon.stop.send(true).unwrap();
     assert_eq!(last.next().await.unwrap(), None);
     captures(&daemon, &[]).await;
+}
+
+#[tokio::test]
+async fn clients_are_of_a_zone() {
+    let daemon = daemon_of(2, 8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let request = AllowRequest {
+        rate_up: Some("10mbit".parse().unwrap()),
+        quota: Some("2GB".parse().unwrap()),
+        idle: Some("30m".parse().unwrap()),
+        ..AllowRequest::default()
+    };
+    let info = client.allow(mac(1), None, request).await.unwrap_err().info();
+    assert_eq!(info.code, "which_zone");
+    assert!(info.remedy.contains("guests, staff"), "{info:?}");
+    let view = client.allow(mac(1), Some("staff"), request).await.unwrap();
+    assert_eq!((view.zone.as_str(), view.addresses.len()), ("staff", 0), "the guests' neighbours are not the staff's");
+    assert_eq!(view.limits.rate_up_bits_per_second, Some(10_000_000));
+    assert_eq!((view.limits.quota_bytes, view.limits.idle_timeout_seconds), (Some(2_000_000_000), Some(1_800)));
+    assert_eq!(client.client(mac(1), None).await.unwrap().zone, "staff", "where it has a session");
+    assert_eq!(client.client(mac(1), Some("guests")).await.unwrap_err().info().code, "no_such_client");
+    let unlimited = AllowRequest { rate_up: Some("none".parse().unwrap()), ..AllowRequest::default() };
+    let view = client.allow(mac(1), Some("staff"), unlimited).await.unwrap();
+    assert_eq!((view.limits.rate_up_bits_per_second, view.limits.quota_bytes), (None, Some(2_000_000_000)));
+    client.allow(mac(1), Some("guests"), AllowRequest::default()).await.unwrap();
+    assert_eq!(client.client(mac(1), None).await.unwrap_err().info().code, "which_zone");
+    let list = |zone: Option<&'static str>| {
+        let client = &client;
+        async move {
+            let clients = client.clients(zone).await.unwrap().clients;
+            clients.into_iter().map(|c| (c.zone, c.addresses.len())).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list(None).await, [("guests".into(), 2), ("staff".into(), 0)]);
+    assert_eq!(list(Some("staff")).await, [("staff".into(), 0)]);
+    assert_eq!(client.clients(Some("pool & bar")).await.unwrap_err().info().code, "no_such_zone");
+    assert_eq!(client.revoke(mac(1), Some("guests")).await.unwrap().zone, "guests");
+    assert_eq!(client.revoke(mac(1), None).await.unwrap().zone, "staff");
+    assert_eq!(client.revoke(mac(1), None).await.unwrap_err().info().code, "no_such_client");
+    let drops = client.drops(false, None).await.unwrap();
+    let rows: Vec<_> = drops.zones.iter().map(|row| (row.zone.as_deref(), row.shadow)).collect();
+    assert_eq!(
+        rows,
+        [(Some("guests"), false), (Some("guests"), true), (Some("staff"), false), (Some("staff"), true), (None, false)]
+    );
+    assert_eq!(client.drops(true, Some("staff")).await.unwrap().zones.len(), 2);
+}
+
+#[tokio::test]
+async fn zones_are_changed_and_the_cause_of_a_refusal_told() {
+    let daemon = daemon_of(2, 8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let zones = client.zones().await.unwrap().zones;
+    assert_eq!(zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>(), ["guests", "staff"]);
+    assert_eq!(client.status().await.unwrap().zones, ["guests", "staff"]);
+    assert_eq!(client.attach_zone("guests").await.unwrap_err().info().code, "zone_attached");
+    let info = client.detach_zone("guests", false).await.unwrap_err().info();
+    assert_eq!(info.code, "would_open_network");
+    assert!(info.remedy.contains("--open"), "{info:?}");
+    assert_eq!(client.detach_zone("guests", true).await.unwrap().name, "guests");
+    assert_eq!(client.garden().await.unwrap_err().info().code, "no_garden");
 }

@@ -152,11 +152,23 @@ mod tests {
             ("an ordinary one", guest(), native, false, &[]),
             ("the largest MTU", mtu(3506), native, false, &[]),
             ("an MTU too large for native", mtu(3507), native, false, &["3506", "mtu 1500", "generic"]),
-            ("and where the driver takes parts", Interface { takes_frames_in_parts: true, ..mtu(9000) }, native, false, &[]),
+            (
+                "and where the driver takes parts",
+                Interface { takes_frames_in_parts: true, ..mtu(9000) },
+                native,
+                false,
+                &[],
+            ),
             ("a large MTU in generic mode", mtu(9000), XdpMode::Generic, false, &[]),
             ("as many queues as there are places", queues(64), native, false, &[]),
             ("too many queues", queues(65), native, false, &["65 receive queues", "ethtool -L eth1 combined 64"]),
-            ("one that is down: the gate is there before it is up", Interface { up: false, ..guest() }, native, true, &[]),
+            (
+                "one that is down: the gate is there before it is up",
+                Interface { up: false, ..guest() },
+                native,
+                true,
+                &[],
+            ),
             ("a driver that takes tags off, without VLANs", stripping.clone(), native, false, &[]),
             ("a driver that takes tags off, and a VLAN", stripping, native, true, &["ethtool -K eth1 rxvlan off"]),
         ];
@@ -238,7 +250,9 @@ mod tests {
         let named = |name: &str, index, program| Interface {
             name: name.into(),
             index,
-            xdp: Option::into_iter(program).map(|(program_id, mode)| AttachedXdp { program_id, mode: Some(mode) }).collect(),
+            xdp: Option::into_iter(program)
+                .map(|(program_id, mode)| AttachedXdp { program_id, mode: Some(mode) })
+                .collect(),
             ..guest()
         };
         let link = |ifindex, program_id| Attachment { pin: "/bpf/link".into(), program_id, ifindex: Some(ifindex) };
@@ -257,9 +271,27 @@ mod tests {
             ("both are ours", vec![(&one, native), (&two, native)], vec![], &both, &[]),
             ("one is new", vec![(&one, native), (&bare, native)], vec![], &left(&[link(7, 42)], &[]), &[]),
             ("one is no longer named", vec![(&one, native)], vec![], &both, &["index 8", "portald --detach"]),
-            ("the second is another's", vec![(&one, native), (&two, native)], vec![], &left(&[link(7, 42)], &[]), &["eth2", "id 43"]),
-            ("the second in another mode", vec![(&one, native), (&two, generic)], vec![], &both, &["eth2", "to generic mode"]),
-            ("a map that does not fit under the first", vec![(&one, native), (&bare, native)], vec![], &first, &["9 entries"]),
+            (
+                "the second is another's",
+                vec![(&one, native), (&two, native)],
+                vec![],
+                &left(&[link(7, 42)], &[]),
+                &["eth2", "id 43"],
+            ),
+            (
+                "the second in another mode",
+                vec![(&one, native), (&two, generic)],
+                vec![],
+                &both,
+                &["eth2", "to generic mode"],
+            ),
+            (
+                "a map that does not fit under the first",
+                vec![(&one, native), (&bare, native)],
+                vec![],
+                &first,
+                &["9 entries"],
+            ),
             ("a new one beside what is guarded", vec![(&bare, native)], vec![&one], &left(&[link(7, 42)], &[]), &[]),
         ];
         for (sentence, ports, guarded, survey, parts) in table {

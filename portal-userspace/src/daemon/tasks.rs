@@ -1,9 +1,6 @@
 //! What portald does beside serving.
 
-use std::{
-    sync::PoisonError,
-    time::Duration,
-};
+use std::{sync::PoisonError, time::Duration};
 
 use portal_common::cookie;
 use tokio::sync::watch;

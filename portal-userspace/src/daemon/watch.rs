@@ -104,7 +104,9 @@ async fn look(zone: &RunningZone, program_id: u32, memory: &mut Memory) -> Optio
         Ok(found) => found,
         Err(e @ (NetError::NoSuchInterface { .. } | NetError::NoSuchVlan { .. })) => {
             let interface = &watch.setup.port.name;
-            return Some(anyhow!(e).context(format!("an interface of the network `{}` on {interface} is gone", zone.name())));
+            return Some(
+                anyhow!(e).context(format!("an interface of the network `{}` on {interface} is gone", zone.name())),
+            );
         }
         // The kernel is asked again soon.
         Err(e) => {
@@ -179,11 +181,13 @@ impl Watch<'_> {
         without_more.v6_link_local.retain(|address| was_network.v6_link_local.contains(address));
         match self.setup.written.resolve(&without_more) {
             Err(e) => Finding::Changed(format!("{e}; {takes_over}")),
-            Ok(effective) if told(&effective, &without_more) != told(&self.setup.effective, was_network) => Finding::Changed(format!(
-                "the addresses of {}, which the gate was told, and from which the defaults of `portal.listen`, `portal.url` or `dns.resolvers` follow, have \
+            Ok(effective) if told(&effective, &without_more) != told(&self.setup.effective, was_network) => {
+                Finding::Changed(format!(
+                    "the addresses of {}, which the gate was told, and from which the defaults of `portal.listen`, `portal.url` or `dns.resolvers` follow, have \
                  changed; {takes_over}",
-                network.neighbour_name()
-            )),
+                    network.neighbour_name()
+                ))
+            }
             Ok(_) => Finding::Sound,
         }
     }
@@ -230,11 +234,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::net::{AttachedXdp, Master, XdpMode};
     use crate::{
         config::Config,
         responder::{Policy, answers::Answers, probes::Probes},
     };
-    use crate::net::{AttachedXdp, Master, XdpMode};
 
     const PROGRAM: u32 = 42;
 
@@ -290,7 +294,12 @@ mod tests {
             ("an address less", own, with(&|i| i.v4.truncate(1)), "changed: addresses"),
             ("an address more", own, with(&|i| i.v6.push("2001:db8::2".parse().unwrap())), "changed: addresses"),
             ("the same addresses in another order", fixed, with(&|i| i.v4.reverse()), "sound"),
-            ("an address more that only the gate was told", fixed, with(&|i| i.v4.push("192.0.2.9".parse().unwrap())), "changed: addresses"),
+            (
+                "an address more that only the gate was told",
+                fixed,
+                with(&|i| i.v4.push("192.0.2.9".parse().unwrap())),
+                "changed: addresses",
+            ),
             ("an address less that only the gate was told", fixed, with(&|i| i.v6.clear()), "changed: addresses"),
             ("a link-local address more", own, with(&|i| i.v6_link_local.push("fe80::2".parse().unwrap())), "sound"),
             ("a link-local resolver less", own, with(&|i| i.v6_link_local.clear()), "changed: addresses"),

@@ -24,7 +24,8 @@ impl GardenTables {
 
     /// Tables of their own, that no program reads.
     pub fn create() -> Result<Self> {
-        let prefixes = LpmTrie::create(super::pins::MAX_GARDEN, BPF_F_NO_PREALLOC).context("cannot create a BPF trie")?;
+        let prefixes =
+            LpmTrie::create(super::pins::MAX_GARDEN, BPF_F_NO_PREALLOC).context("cannot create a BPF trie")?;
         let learned = HashMap::create(super::pins::MAX_LEARNED, 0).context("cannot create a BPF hash map")?;
         Ok(Self::new(prefixes, learned))
     }
@@ -36,7 +37,10 @@ impl GardenTables {
 
     /// Closes a prefix; no error if it is not open.
     pub fn remove_prefix(&mut self, key: GardenKey, address_bits: u8) -> Result<()> {
-        self.prefixes.remove(&row(key, address_bits)).or_else(super::absent).context("cannot remove from the walled garden")
+        self.prefixes
+            .remove(&row(key, address_bits))
+            .or_else(super::absent)
+            .context("cannot remove from the walled garden")
     }
 
     /// Opens a destination until this instant, nanoseconds of CLOCK_MONOTONIC.
@@ -64,7 +68,8 @@ impl GardenTables {
 
     /// What is open in a zone as learned, and until when.
     pub fn learned(&self, zone: Zone) -> Result<Vec<(ServiceKey, u64)>> {
-        let rows = self.learned.iter().collect::<Result<Vec<_>, _>>().context("cannot read what was learned from DNS")?;
+        let rows =
+            self.learned.iter().collect::<Result<Vec<_>, _>>().context("cannot read what was learned from DNS")?;
         Ok(rows.into_iter().filter(|(key, _)| key.zone() == zone).collect())
     }
 

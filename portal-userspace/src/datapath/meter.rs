@@ -45,8 +45,8 @@ pub(super) fn attach(program: &mut SchedClassifier, pin: &Path, interface: &str)
 /// Replaces the program behind the pinned link, in one step; whether there was still an interface behind it.
 fn take_over(program: &mut SchedClassifier, pin: &Path) -> Result<bool> {
     let link = PinnedLink::from_pin(pin).with_context(|| format!("cannot open the pinned link {}", pin.display()))?;
-    let link =
-        SchedClassifierLink::try_from(FdLink::from(link)).map_err(|_| anyhow!("{} is not a tcx link", pin.display()))?;
+    let link = SchedClassifierLink::try_from(FdLink::from(link))
+        .map_err(|_| anyhow!("{} is not a tcx link", pin.display()))?;
     match program.attach_to_link(link) {
         Ok(id) => {
             // Dropped here, the file descriptor goes; the pin keeps the link.
@@ -63,7 +63,11 @@ fn take_over(program: &mut SchedClassifier, pin: &Path) -> Result<bool> {
 }
 
 fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<()> {
-    let refused = || format!("the kernel refused the meter on the way out of {interface}; it needs CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS");
+    let refused = || {
+        format!(
+            "the kernel refused the meter on the way out of {interface}; it needs CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS"
+        )
+    };
     // It fails where the queueing discipline is there already, and what comes next where it is not.
     let _: Result<(), tc::TcError> = tc::qdisc_add_clsact(interface);
     // In place of an earlier portald's, if there is one: without a moment without.
@@ -92,6 +96,8 @@ pub(super) fn detach_filter(interface: &str) -> Result<()> {
     match tc::qdisc_detach_program(interface, TcAttachType::Egress, NAME) {
         Ok(()) => Ok(()),
         Err(tc::TcError::IoError(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e).with_context(|| format!("cannot take the meter off {interface}; `tc filter del dev {interface} egress` does")),
+        Err(e) => Err(e).with_context(|| {
+            format!("cannot take the meter off {interface}; `tc filter del dev {interface} egress` does")
+        }),
     }
 }

@@ -45,7 +45,10 @@ impl ZoneNames {
 
     /// The numbers that these zones have or get. Changes nothing.
     pub fn number(&self, wanted: &[&str]) -> Result<Numbering> {
-        let present = (0..MAX_ZONES).map(|n| self.0.get(&n, 0)).collect::<Result<Vec<_>, _>>().context("cannot read the zones' names")?;
+        let present = (0..MAX_ZONES)
+            .map(|n| self.0.get(&n, 0))
+            .collect::<Result<Vec<_>, _>>()
+            .context("cannot read the zones' names")?;
         assign(&present, wanted)
     }
 

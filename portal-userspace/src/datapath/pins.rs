@@ -179,7 +179,8 @@ impl PinDirectory {
     pub fn survey(&self, clients: u32) -> Result<Survey> {
         let entries = entries(&self.0)?;
         let pinned = |prefix: &str| {
-            let pins = entries.iter().filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)));
+            let pins =
+                entries.iter().filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)));
             pins.map(|pin| Attachment::from_pin(pin)).collect::<Result<Vec<_>>>()
         };
         let (attachments, meters) = (pinned(GATE_PIN)?, pinned(METER_PIN)?);

@@ -52,7 +52,8 @@ impl ZonePolicy {
             .resolvers
             .iter()
             .flat_map(|&address| [UDP, TCP].map(|protocol| (key(address, protocol, DNS), Service::Resolver)));
-        let listeners = self.listeners.iter().map(|listener| (key(listener.ip(), TCP, listener.port()), Service::Portal));
+        let listeners =
+            self.listeners.iter().map(|listener| (key(listener.ip(), TCP, listener.port()), Service::Portal));
         let gateway = self
             .gateway
             .iter()
@@ -87,7 +88,9 @@ impl ZoneTables {
         self.fill_services(*zone, &policy.destinations())?;
         self.configure(*zone, *config)?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
-        self.zones.insert(attachment, u32::from(zone.number()), 0).context("cannot tell the gate which frames belong to a zone")?;
+        self.zones
+            .insert(attachment, u32::from(zone.number()), 0)
+            .context("cannot tell the gate which frames belong to a zone")?;
         self.detach_where(|place, number| number == *zone && place != *attachment)
     }
 
@@ -133,9 +136,11 @@ impl ZoneTables {
             self.remove_services(&own, wanted)?;
         }
         for (key, service) in wanted {
-            self.services
-                .insert(key, *service as u32, 0)
-                .with_context(|| format!("cannot store the permitted destinations; there is room for {MAX_SERVICES} in all zones together"))?;
+            self.services.insert(key, *service as u32, 0).with_context(|| {
+                format!(
+                    "cannot store the permitted destinations; there is room for {MAX_SERVICES} in all zones together"
+                )
+            })?;
         }
         if room { self.remove_services(&own, wanted) } else { Ok(()) }
     }
@@ -202,7 +207,8 @@ mod tests {
     fn a_zone_is_where_it_was_put_last_until_it_is_removed() {
         let mut tables = ZoneTables::create().unwrap();
         let places = |tables: &ZoneTables| {
-            let mut rows: Vec<_> = tables.zones.iter().map(|row| row.unwrap()).map(|(a, n)| (a.ifindex(), a.vlans(), n)).collect();
+            let mut rows: Vec<_> =
+                tables.zones.iter().map(|row| row.unwrap()).map(|(a, n)| (a.ifindex(), a.vlans(), n)).collect();
             rows.sort_unstable();
             rows
         };

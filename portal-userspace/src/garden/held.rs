@@ -3,7 +3,10 @@
 
 use std::mem::offset_of;
 
-use portal_common::{event::{FrameRecord, RECORDED_BYTES}, tables::Zone};
+use portal_common::{
+    event::{FrameRecord, RECORDED_BYTES},
+    tables::Zone,
+};
 
 /// The longest frame that a record holds, without a tag that lies beside it, bytes.
 pub const FRAME_MAX: usize = RECORDED_BYTES;

@@ -28,7 +28,8 @@ impl Interface {
 /// The name of the interface for this VLAN on top of one of these, the first of them first.
 fn vlan_on(links: &[LinkMessage], below: [Option<u32>; 2], id: u16) -> Option<String> {
     below.into_iter().flatten().find_map(|below| {
-        let on = |link: &&LinkMessage| link.attributes.contains(&LinkAttribute::Link(below)) && vlan_id(link) == Some(id);
+        let on =
+            |link: &&LinkMessage| link.attributes.contains(&LinkAttribute::Link(below)) && vlan_id(link) == Some(id);
         links.iter().find(on).map(link_name)
     })
 }

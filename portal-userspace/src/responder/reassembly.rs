@@ -43,7 +43,8 @@ const PARTIAL_IDLE_NS: u64 = 10_000_000_000;
 const RECORD_IDLE_NS: u64 = 30_000_000_000;
 /// From when on a repeated orphan is a sign of state that we have lost. A client repeats its first segment, if that is what
 /// got lost, within the 200 to 300 ms of a usual minimum retransmission timeout; and it may repeat its *last* segment before
-/// that, as a tail loss probe (RFC 8985 section 7).
+/// that, as a tail loss probe (RFC 8985 section 7). It may be mistaken where a request was answered without leaving a trace, the answer was lost,
+/// and the network held a copy of what follows back for longer than this: then the client gets the plain answer in its stead.
 const ORPHAN_PATIENCE_NS: u64 = 500_000_000;
 /// How far a stream may reach from its first byte: our window, and the longest request that is kept. A segment within is of
 /// this stream, even if it is marked as a first one: the mark is seldom wrong, but it can be (see `Phase`).

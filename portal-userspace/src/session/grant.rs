@@ -42,7 +42,12 @@ pub(super) struct KernelLimits {
 impl KernelLimits {
     pub(super) fn configured(limits: &SessionLimits) -> Self {
         let SessionLimits { rate_up, rate_down, rate_burst: _, quota, idle } = limits;
-        Self { rate_up: rate(*rate_up), rate_down: rate(*rate_down), quota_bytes: bytes(*quota), idle_s: seconds(*idle) }
+        Self {
+            rate_up: rate(*rate_up),
+            rate_down: rate(*rate_down),
+            quota_bytes: bytes(*quota),
+            idle_s: seconds(*idle),
+        }
     }
 
     pub(super) fn of(session: &Session) -> Self {
@@ -67,7 +72,10 @@ impl KernelLimits {
     /// A session with these limits.
     pub(super) fn session(self, started_ns: u64, expires_ns: u64, slot: u32) -> Session {
         let Self { rate_up, rate_down, quota_bytes, idle_s } = self;
-        Session::new(started_ns, expires_ns, slot).with_rates(rate_up, rate_down).with_quota(quota_bytes).with_idle_s(idle_s)
+        Session::new(started_ns, expires_ns, slot)
+            .with_rates(rate_up, rate_down)
+            .with_quota(quota_bytes)
+            .with_idle_s(idle_s)
     }
 }
 

@@ -14,7 +14,7 @@ use portal_common::tables::{ClientKey, Session, Zone};
 use self::{grant::KernelLimits, store::Entry};
 use crate::{
     clock,
-    config::{SessionLength, ZoneConfig},
+    config::{Config, SessionLength, ZoneConfig},
     datapath::sessions::InsertError,
     net::Mac,
 };
@@ -70,6 +70,14 @@ impl SessionService {
         store.name_zone(zone, &name);
         let limits = KernelLimits::configured(&config.session);
         Self { store, zone, name, length: config.portal.session.get(), limits }
+    }
+
+    /// The sessions of the first zone in tables of their own, that no program reads, each as long as this where nothing else is said: for tests.
+    pub fn standalone(capacity: u32, length: SessionLength) -> anyhow::Result<Self> {
+        let config = Config::parse("[guest]\ninterface = \"eth1\"\n", std::path::Path::new("standalone"))?;
+        let mut zone = config.zones().remove(0);
+        zone.portal.session = length;
+        Ok(Self::new(Arc::new(SessionStore::create(capacity)?), Zone::FIRST, &zone))
     }
 
     /// The zone.

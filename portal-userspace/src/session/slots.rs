@@ -1,6 +1,9 @@
 //! The places in the kernel's table of states: which are free, and which is next.
 
-use std::{collections::VecDeque, sync::{Mutex, MutexGuard, PoisonError}};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// The free places. What was freed last is used last: a frame that another CPU is at when its session ends then finds nobody new in its place.
 pub(super) struct Slots(Mutex<VecDeque<u32>>);

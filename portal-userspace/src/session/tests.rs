@@ -18,7 +18,9 @@ fn limited(capacity: u32, length: &str, limits: &str) -> SessionService {
 }
 
 fn zone(store: &Arc<SessionStore>, zone: Zone, name: &str, length: &str, limits: &str) -> SessionService {
-    let text = format!("[guest]\nname = \"{name}\"\ninterface = \"eth1\"\n[portal]\nsession = \"{length}\"\n[session]\n{limits}");
+    let text = format!(
+        "[guest]\nname = \"{name}\"\ninterface = \"eth1\"\n[portal]\nsession = \"{length}\"\n[session]\n{limits}"
+    );
     let config = Config::parse(&text, Path::new("test")).unwrap();
     SessionService::new(Arc::clone(store), zone, &config.zones()[0])
 }
@@ -251,7 +253,8 @@ fn a_login_after_the_quota_is_a_new_session_that_has_carried_nothing() {
 #[test]
 fn an_operator_says_what_a_client_may_use_and_the_rest_stays() {
     let service = limited(8, "8h", "quota = \"1kB\"\nrate_down = \"5mbit\"\n");
-    let grant = Grant { rate_up: Some("1mbit".parse().unwrap()), quota: Some("none".parse().unwrap()), ..Grant::default() };
+    let grant =
+        Grant { rate_up: Some("1mbit".parse().unwrap()), quota: Some("none".parse().unwrap()), ..Grant::default() };
     let limits = service.grant(mac(1), &grant).unwrap().limits;
     assert_eq!((limits.rate_up_bits_per_second, limits.rate_down_bits_per_second), (Some(1_000_000), Some(5_000_000)));
     assert_eq!((limits.quota_bytes, limits.idle_timeout_seconds), (None, None));

@@ -133,7 +133,8 @@ mod tests {
         let second = 1_000_000_000;
         let client = ClientKey::new(Zone::FIRST, [2, 0, 0, 0, 0, 1]);
         let seen = |session, now| {
-            let entry = Entry { client, session, state: ClientState { last_seen_ns: 90 * second, ..ClientState::default() } };
+            let entry =
+                Entry { client, session, state: ClientState { last_seen_ns: 90 * second, ..ClientState::default() } };
             ClientView::new("guest", &entry, now)
         };
         let view = seen(Session::new(50 * second, 160 * second, 0), 100 * second);
@@ -153,7 +154,8 @@ mod tests {
     fn what_it_carried_and_may_carry_is_shown() {
         let client = ClientKey::new(Zone::FIRST, [2, 0, 0, 0, 0, 1]);
         let rate = Rate::bits_per_second(10_000_000);
-        let session = Session::new(0, Session::NEVER, 0).with_rates(rate, Rate::UNLIMITED).with_quota(1000).with_idle_s(60);
+        let session =
+            Session::new(0, Session::NEVER, 0).with_rates(rate, Rate::UNLIMITED).with_quota(1000).with_idle_s(60);
         let mut state = ClientState { quota_used: 300, ..ClientState::default() };
         state.up = Flow { packets: 2, bytes: 200, bucket: 9 };
         state.down = Flow { packets: 1, bytes: 100, bucket: 9 };

@@ -78,7 +78,9 @@ fn listen(address: SocketAddr, device: Option<&str>) -> Result<TcpListener, Errn
     }
     if let Some(device) = device {
         // Two sockets can have one address on two devices, and each hears its own network.
-        socket2::SockRef::from(&socket).bind_device(Some(device.as_bytes())).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+        socket2::SockRef::from(&socket)
+            .bind_device(Some(device.as_bytes()))
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     }
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;

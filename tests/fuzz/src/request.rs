@@ -36,6 +36,9 @@ const SEGMENT_MAX: usize = 1800;
 const RETRANSMISSION_MS: u64 = 250;
 /// RFC 8985 section 7.2: two round trips.
 const PROBE_MS: u64 = 20;
+/// How long the network may delay a segment. One that comes later than the responder's patience with what has lost its beginning, and a second
+/// time at that, gets the plain answer: a limit that the responder's documentation names.
+const DELAY_MS: u64 = 400;
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
     answers: Answers::new("http://192.0.2.1/", "http://[2001:db8::1]/").expect("valid URLs"),
@@ -125,7 +128,8 @@ struct Sender<'a> {
     sent: usize,
     /// The segment that was sent last, if it may be repeated as a tail loss probe: once, and before any timeout.
     probe: Option<Part>,
-    on_the_way: VecDeque<Part>,
+    /// With the time by which each must arrive.
+    on_the_way: VecDeque<(u64, Part)>,
     answers: Vec<Vec<u8>>,
     done: bool,
     mistaken: bool,
@@ -175,9 +179,20 @@ impl Sender<'_> {
         }
     }
 
+    /// Time passes. What is on its way for too long arrives before.
+    fn wait(&mut self, ms: u64) {
+        let then_ns = self.now_ns + ms * MS;
+        while let Some((due_ns, part)) = self.on_the_way.front().copied().filter(|(due_ns, _)| *due_ns < then_ns) {
+            self.on_the_way.pop_front();
+            self.now_ns = self.now_ns.max(due_ns);
+            self.deliver(part, false);
+        }
+        self.now_ns = then_ns;
+    }
+
     /// What is not acknowledged is sent again from its beginning on.
     fn time_out(&mut self, size: u8, psh: bool, fin_apart: bool) -> Option<Part> {
-        self.now_ns += RETRANSMISSION_MS * MS;
+        self.wait(RETRANSMISSION_MS);
         self.probe = None;
         let part = self.part(self.acknowledged, size, psh, fin_apart);
         (self.acknowledged < self.sent).then_some(part)
@@ -219,23 +234,23 @@ fn honest(identity: Identity, fin: Fin, mut input: Input<'_>) {
             }
             3 => sender.time_out(size, psh, fin_apart),
             4 => {
-                sender.now_ns += PROBE_MS * MS;
+                sender.wait(PROBE_MS);
                 sender.probe.take()
             }
             5 => {
-                sender.now_ns += u64::from(size) * MS;
+                sender.wait(size.into());
                 // A probe comes before the first timeout.
                 sender.probe = None;
                 None
             }
             6 => {
-                if let Some(part) = sender.on_the_way.pop_front() {
+                if let Some((_, part)) = sender.on_the_way.pop_front() {
                     sender.deliver(part, reply_is_lost);
                 }
                 None
             }
             _ => {
-                if let Some(part) = sender.on_the_way.pop_back() {
+                if let Some((_, part)) = sender.on_the_way.pop_back() {
                     sender.deliver(part, reply_is_lost);
                 }
                 None
@@ -246,13 +261,13 @@ fn honest(identity: Identity, fin: Fin, mut input: Input<'_>) {
         sender.note(part);
         sender.probe = is_new.then_some(part);
         if operation & 0x80 != 0 {
-            sender.on_the_way.push_back(part);
+            sender.on_the_way.push_back((sender.now_ns + DELAY_MS * MS, part));
         } else if !is_lost {
             sender.deliver(part, reply_is_lost);
         }
     }
     // From here on nothing is lost.
-    while let Some(part) = sender.on_the_way.pop_front() {
+    while let Some((_, part)) = sender.on_the_way.pop_front() {
         sender.deliver(part, false);
     }
     while !sender.done && !sender.mistaken && sender.acknowledged < sender.end() {

@@ -26,13 +26,15 @@ pub(super) struct Spoken {
 
 /// Boots the kernel and waits until the machine has switched itself off, at most for `limit`.
 ///
-/// `work` is a directory for the archive and the kernel's messages, which stay there for whoever looks for a cause.
+/// `heard` is called with each line of the first process's when it comes. `work` is a directory for the archive and the kernel's
+/// messages, which stay there for whoever looks for a cause.
 pub(super) fn boot(
     kernel: &Path,
     archive: &[u8],
     work: &Path,
     limit: Duration,
     interrupts: &Interrupts,
+    heard: impl Fn(&str),
 ) -> Result<Spoken> {
     let initramfs = work.join("initramfs.cpio");
     let log = work.join("kernel.log");
@@ -62,16 +64,18 @@ pub(super) fn boot(
     let reader = thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n') {
             let Ok(line) = line else { break };
-            if sender.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).is_err() {
-                break;
-            }
+            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+            sender.send(line).expect("the receiver is there until this thread has ended");
         }
     });
     let start = Instant::now();
     let mut lines = Vec::new();
     let cut_short = loop {
         match receiver.recv_timeout(Duration::from_millis(100)) {
-            Ok(line) => lines.push(line),
+            Ok(line) => {
+                heard(&line);
+                lines.push(line);
+            }
             Err(RecvTimeoutError::Disconnected) => break None,
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -83,9 +87,8 @@ pub(super) fn boot(
         }
     };
     drop(machine);
-    lines.extend(receiver.try_iter());
-    drop(receiver);
     reader.join().expect("the reader does not panic");
+    lines.extend(receiver.try_iter());
     let log = fs::read(&log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(Spoken { lines, log: String::from_utf8_lossy(&log).into_owned(), cut_short })
 }

@@ -17,7 +17,7 @@ use crate::{environment, unpack};
 const MODULES: [&str; 6] = ["veth", "8021q", "bridge", "macvlan", "sch_ingress", "cls_bpf"];
 
 /// How many generated frames the differential test tries: enough in a processor that is software.
-const FRAMES: u32 = 10_000;
+const FRAMES: u32 = 5_000;
 
 /// The lab's programs. They hide busybox's, whose `ip` and `mount` lack some of what the lab asks of them.
 const TOOLS: [&str; 14] = [

@@ -213,7 +213,7 @@ impl fmt::Display for Report {
             writeln!(formatter, "{} {program} {}", test.outcome, test.name)?;
             match test.outcome {
                 Outcome::Passed | Outcome::Skipped => {
-                    test.telling().try_for_each(|line| writeln!(formatter, "     {line}"))?
+                    test.telling().try_for_each(|line| writeln!(formatter, "     {line}"))?;
                 }
                 Outcome::Failed | Outcome::Unfinished => {
                     test.output.iter().try_for_each(|line| writeln!(formatter, "     {line}"))?;

@@ -22,20 +22,14 @@ use self::port::{Common, Port};
 use super::preflight;
 use crate::{
     config::{self, Config},
-    datapath::{
-        garden::GardenTables,
-        gate::Gate,
-        names::ZoneNames,
-        pins::Pins,
-        zones::ZoneTables,
-    },
+    datapath::{garden::GardenTables, gate::Gate, names::ZoneNames, pins::Pins, zones::ZoneTables},
     net::{Interface, XdpMode},
     responder::{SharedKeys, SharedSockets, Snapshot},
     session::SessionStore,
 };
 
-pub use running::RunningZone;
 pub(super) use policy::zone_policy;
+pub use running::RunningZone;
 pub(super) use setup::{BoundZone, ZoneSetup, check_together, interfaces};
 pub use view::ZoneView;
 
@@ -84,7 +78,9 @@ impl ZoneError {
     /// What to do.
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Unknown { .. } => "add a [[zone]] section of this name to the configuration file, or correct the name",
+            Self::Unknown { .. } => {
+                "add a [[zone]] section of this name to the configuration file, or correct the name"
+            }
             Self::Attached(_) => "detach it first, to have what has changed in its configuration",
             Self::Detached(_) => "`portalctl zones list` shows which are guarded",
             Self::WouldOpen { .. } => "say that the network may be open, if that is what you want",
@@ -194,10 +190,10 @@ impl ZoneManager {
         let ports = self.ports.lock().await;
         let running = self.running();
         let port = |zone: &RunningZone| ports.open.iter().find(|port| port.interface.index == zone.setup.port.index);
-        let mut views: Vec<_> =
-            running.iter().filter_map(|zone| Some(ZoneView::attached(zone, port(zone)?))).collect();
+        let mut views: Vec<_> = running.iter().filter_map(|zone| Some(ZoneView::attached(zone, port(zone)?))).collect();
         if let Ok(config) = Config::load(&self.config_path) {
-            let others = config.zones().into_iter().filter(|zone| running.iter().all(|r| r.name() != zone.guest.name.as_str()));
+            let others =
+                config.zones().into_iter().filter(|zone| running.iter().all(|r| r.name() != zone.guest.name.as_str()));
             views.extend(others.map(|zone| ZoneView::detached(&zone)));
         }
         views
@@ -304,7 +300,10 @@ impl ZoneManager {
                 // What was guarded before goes on, and nothing else.
                 for number in numbers {
                     if let Err(e) = self.tables().remove(*number) {
-                        warn!(error = format!("{e:#}"), "a network that could not be guarded stays in the gate's tables");
+                        warn!(
+                            error = format!("{e:#}"),
+                            "a network that could not be guarded stays in the gate's tables"
+                        );
                     }
                 }
             }
@@ -318,7 +317,10 @@ impl ZoneManager {
         for (bound, number) in zones.into_iter().zip(numbers) {
             let zone = Arc::new(RunningZone::start(bound, number, &self.store, self.limits)?);
             if zone.setup.written.guest.shadow {
-                warn!(zone = zone.name(), "shadow mode: the gate decides and counts, and lets everything pass: the network is OPEN");
+                warn!(
+                    zone = zone.name(),
+                    "shadow mode: the gate decides and counts, and lets everything pass: the network is OPEN"
+                );
             }
             self.running.write().unwrap_or_else(PoisonError::into_inner).push(zone);
         }
@@ -335,7 +337,11 @@ impl ZoneManager {
             if let Err(e) = gate.attach(&self.pins, *index, name, port.mode) {
                 for port in fresh {
                     if let Err(e) = Gate::detach(&self.pins, port.interface.index, &port.interface.name) {
-                        warn!(interface = port.interface.name, error = format!("{e:#}"), "the gate stays on the interface");
+                        warn!(
+                            interface = port.interface.name,
+                            error = format!("{e:#}"),
+                            "the gate stays on the interface"
+                        );
                     }
                 }
                 return Err(e);
@@ -356,7 +362,11 @@ impl ZoneManager {
         let removed = self.store.remove_zones(numbers)?;
         for number in numbers {
             names.clear(*number)?;
-            info!(number = number.number(), sessions = removed, "a network is no longer in the configuration: its sessions are forgotten");
+            info!(
+                number = number.number(),
+                sessions = removed,
+                "a network is no longer in the configuration: its sessions are forgotten"
+            );
         }
         Ok(())
     }
@@ -368,7 +378,8 @@ impl ZoneManager {
         let zone = self.zone(name).ok_or_else(|| ZoneError::Detached(name.to_owned()))?;
         let port = &zone.setup.port;
         let rest: Vec<_> = self.running().into_iter().filter(|other| other.name() != name).collect();
-        let beside: Vec<&ZoneSetup> = rest.iter().map(|z| &z.setup).filter(|setup| setup.port.index == port.index).collect();
+        let beside: Vec<&ZoneSetup> =
+            rest.iter().map(|z| &z.setup).filter(|setup| setup.port.index == port.index).collect();
         if beside.is_empty() {
             if !may_open {
                 return Err(ZoneError::WouldOpen { name: name.to_owned(), interface: port.name.clone() });
@@ -398,7 +409,12 @@ impl ZoneManager {
             let queue = port.responder.failed()?;
             Some(format!("the responder of receive queue {queue} of {} failed; the log says why", port.interface.name))
         });
-        let page = || self.running().iter().find(|z| z.page_ended()).map(|z| format!("the login page of `{}` ended by itself", z.name()));
+        let page = || {
+            self.running()
+                .iter()
+                .find(|z| z.page_ended())
+                .map(|z| format!("the login page of `{}` ended by itself", z.name()))
+        };
         responder.or_else(page)
     }
 

@@ -7,7 +7,9 @@ use super::setup::ZoneSetup;
 use crate::{
     config::XdpMode,
     net::Interface,
-    responder::{Policies, Queues, Responder, Shared, SharedKeys, SharedPolicies, SharedSockets, SocketOptions, reassembly},
+    responder::{
+        Policies, Queues, Responder, Shared, SharedKeys, SharedPolicies, SharedSockets, SocketOptions, reassembly,
+    },
 };
 
 /// An interface with a responder.
@@ -35,11 +37,12 @@ impl Port {
         let first = zones.first().context("an interface without a network")?;
         let interface = first.port.clone();
         let slot = (0..MAX_INTERFACES).find(|slot| !taken.contains(slot));
-        let slot = slot.with_context(|| format!("the gate guards at most {MAX_INTERFACES} interfaces, and {} is one more", interface.name))?;
+        let slot = slot.with_context(|| {
+            format!("the gate guards at most {MAX_INTERFACES} interfaces, and {} is one more", interface.name)
+        })?;
         let policies = SharedPolicies::new(policies(zones));
         let queues = Queues { ifindex: interface.index, count: interface.rx_queues, xsk_base: slot * MAX_QUEUES };
-        let shared =
-            Shared { sockets: common.sockets.clone(), policies: policies.clone(), keys: common.keys.clone() };
+        let shared = Shared { sockets: common.sockets.clone(), policies: policies.clone(), keys: common.keys.clone() };
         let limits = reassembly::Limits::per_worker(common.memory, interface.rx_queues)?;
         let responder = Responder::spawn(queues, &shared, limits, SocketOptions::default())
             .with_context(|| format!("cannot answer requests on {}", interface.name))?;
