@@ -2,6 +2,7 @@
 //!
 //! A network is guarded by a row in the gate's tables; its interface has one gate, one meter and one responder for all its networks.
 
+mod observed;
 mod policy;
 mod port;
 mod running;
