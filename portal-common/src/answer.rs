@@ -92,6 +92,9 @@ const _: () = assert!(IPV6_QUOTE_LEN <= Family::V6.header_len() + ICMP_HEADER_LE
 const HOP_LIMIT: u8 = 64;
 
 impl Answer {
+    /// Fills the place of an answer where there is none.
+    pub(crate) const NONE: Self = Self { kind: Kind::Ack, family: Family::V4, network_at: 0, seq: 0, ack: 0 };
+
     /// Writes the answer over the frame that it answers; the frame's new length, or nothing if the frame is too short.
     // The writers are functions of their own in the kernel too: inlined, they would need more than the 512 bytes of BPF stack.
     // For its sake they also go word by word. A BPF function returns one register, hence the lengths that are never zero.

@@ -5,16 +5,30 @@
 /// The kernel's implementation is the one place in Portal that reads packet memory without Rust's protection; the host's
 /// is a byte slice.
 pub trait Frame {
-    /// The frame's length, bytes.
+    /// The frame's length, bytes. In the kernel a call; see [`Frame::head_len`].
     fn len(&self) -> usize;
+
+    /// The length of the frame's first buffer, bytes: the whole frame, unless it is a jumbo frame of several buffers (Linux 5.18).
+    fn head_len(&self) -> usize {
+        self.len()
+    }
 
     /// Whether the frame has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The `N` bytes at an offset, if they are within the frame.
+    /// The `N` bytes at an offset, if they are within the frame's first buffer.
     fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+
+    /// The byte at an offset, if it is within the frame's first buffer; else a number that no byte has.
+    // An option of a byte is packed into one register, of which a part is undefined where there is none: the verifier refuses that.
+    fn byte(&self, at: usize) -> u16 {
+        match self.read::<1>(at) {
+            Some([byte]) => byte as u16,
+            None => NO_BYTE,
+        }
+    }
 
     /// Overwrites the `N` bytes at an offset, if they are within the frame.
     #[must_use]
@@ -26,6 +40,9 @@ pub trait Frame {
         at
     }
 }
+
+/// What [`Frame::byte`] gives beyond the frame.
+pub const NO_BYTE: u16 = 0x100;
 
 /// No header that the decision looks at starts beyond this offset. It keeps every offset within what the verifier accepts
 /// as a packet offset (`MAX_PACKET_OFF`, 65,535).

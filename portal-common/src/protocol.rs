@@ -27,8 +27,14 @@ pub(crate) const AUTHENTICATION: u8 = IpProto::Ah as u8;
 pub(crate) const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
 pub(crate) const MOBILITY: u8 = IpProto::MobilityHeader as u8;
 pub(crate) const HIP: u8 = IpProto::Hip as u8;
+pub(crate) const IPV4: u8 = IpProto::Ipv4 as u8;
+pub(crate) const IPV6: u8 = IpProto::Ipv6 as u8;
+pub(crate) const GRE: u8 = IpProto::Gre as u8;
+pub(crate) const ETHERIP: u8 = IpProto::Etherip as u8;
+pub(crate) const L2TP: u8 = IpProto::L2tp as u8;
 pub(crate) const SHIM6: u8 = IpProto::Shim6 as u8;
 
+pub(crate) const PORT_DNS: u16 = 53;
 pub(crate) const PORT_HTTP: u16 = 80;
 pub(crate) const PORT_HTTPS: u16 = 443;
 pub(crate) const PORT_DHCP_SERVER: u16 = 67;

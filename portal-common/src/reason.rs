@@ -3,6 +3,8 @@
 //! A reason's name and number are stable and never reused: the number indexes the counters, the name is the metric's label,
 //! what `portalctl drops` prints and what a test asserts.
 
+use crate::budget::Class;
+
 /// What the gate did with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -28,8 +30,17 @@ impl Outcome {
     }
 }
 
+macro_rules! class {
+    () => {
+        None
+    };
+    ($class:ident) => {
+        Some(Class::$class)
+    };
+}
+
 macro_rules! reasons {
-    ($($number:literal $variant:ident $outcome:ident $name:literal $text:literal;)+) => {
+    ($($number:literal $variant:ident $outcome:ident $(($class:ident))? $name:literal $text:literal;)+) => {
         /// Why the gate did what it did with a frame.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u32)]
@@ -51,6 +62,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $text,)+ }
             }
 
+            /// What a stranger's frame spends from.
+            #[inline(always)]
+            pub const fn class(self) -> Option<Class> {
+                match self { $(Self::$variant => class!($($class)?),)+ }
+            }
+
             /// What happens to a frame for this reason.
             pub const fn outcome(self) -> Outcome {
                 match self { $(Self::$variant => Outcome::$outcome,)+ }
@@ -67,39 +84,74 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// The reason of this number among those for which [`crate::decide::admit`] refuses. A number of no such reason is the missing configuration's.
+    // Not `try_from`, which in the kernel compares with every number there is.
+    #[inline(always)]
+    pub const fn of_admission(number: u32) -> Self {
+        const REASONS: [Reason; 8] = [
+            Reason::SpoofedAddress,
+            Reason::GatewayAddress,
+            Reason::BudgetRequests,
+            Reason::BudgetDnsQueries,
+            Reason::BudgetDnsBytes,
+            Reason::BudgetLink,
+            Reason::BudgetReplies,
+            Reason::BudgetServices,
+        ];
+        let mut i = 0;
+        while i < REASONS.len() {
+            if REASONS[i] as u32 == number {
+                return REASONS[i];
+            }
+            i += 1;
+        }
+        Self::ConfigMissing
+    }
+}
+
 /// A number that no reason has: it comes from a program of another version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownReason(pub u32);
 
-// 0 stays free, so that a zeroed word is never a reason. 1-15 pass, 16-31 answer, 32 and up drop, but the number means
-// nothing beyond being stable: `outcome` tells.
+// 0 stays free, so that a zeroed word is never a reason. Beside the outcome stands the budget that a stranger's frame spends from. The
+// number means nothing beyond being stable: `outcome` tells what happens.
 reasons! {
     1 Authorized Passed "authorized" "The client has a session that has not expired.";
-    2 Arp Passed "arp" "ARP: a client must resolve the gateway's address.";
-    3 Eapol Passed "eapol" "EAPOL: 802.1X authenticates below the portal.";
-    4 NeighborDiscovery Passed "neighbor_discovery" "ICMPv6 router or neighbour solicitation, or neighbour advertisement (RFC 4861).";
-    5 MulticastListener Passed "multicast_listener" "Multicast listener report (RFC 3810, RFC 2710): without it no neighbour discovery on snooping switches.";
-    6 Dhcp Passed "dhcp" "A DHCP client's message.";
-    7 Dns Passed "dns" "DNS to a permitted resolver.";
-    8 PortalService Passed "portal_service" "One of the portal's own addresses and ports.";
+    2 Arp Passed(Link) "arp" "ARP: a client must resolve the gateway's address.";
+    3 Eapol Passed(Link) "eapol" "EAPOL: 802.1X authenticates below the portal.";
+    4 NeighborDiscovery Passed(Link) "neighbor_discovery" "ICMPv6 router or neighbour solicitation, or neighbour advertisement (RFC 4861).";
+    5 MulticastListener Passed(Link) "multicast_listener" "Multicast listener report (RFC 3810, RFC 2710): without it no neighbour discovery on snooping switches.";
+    6 Dhcp Passed(Link) "dhcp" "A DHCP client's message.";
+    7 Dns Passed(DnsQueries) "dns" "DNS over UDP to a permitted resolver.";
+    8 PortalService Passed(Services) "portal_service" "One of the portal's own addresses and ports.";
+    9 DnsTcp Passed(DnsBytes) "dns_tcp" "DNS over TCP to a permitted resolver.";
+    10 Ntp Passed(Services) "ntp" "NTP to a permitted time server.";
+    11 Garden Passed(Services) "garden" "A destination in the walled garden, by its prefix.";
+    12 GardenName Passed(Services) "garden_name" "A destination in the walled garden, by a name that DNS has answered for.";
 
-    16 HttpHandshake Answered "http_handshake" "SYN to TCP/80: answered with a SYN cookie (RFC 4987).";
-    17 HttpAcknowledged Answered "http_acknowledged" "A segment after our answer on TCP/80: acknowledged.";
-    18 HttpForeign Answered "http_foreign" "A TCP/80 segment of a connection that is not ours, as after an expired session: reset.";
-    19 TcpRefused Answered "tcp_refused" "TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).";
-    20 UdpRefused Answered "udp_refused" "UDP to anything not permitted before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
-    21 QuicRefused Answered "quic_refused" "UDP/443: ICMP port unreachable, so that a browser falls back to TCP at once.";
+    16 HttpHandshake Answered(Replies) "http_handshake" "SYN to TCP/80: answered with a SYN cookie (RFC 4987).";
+    17 HttpAcknowledged Answered(Replies) "http_acknowledged" "A segment after our answer on TCP/80: acknowledged.";
+    18 HttpForeign Answered(Replies) "http_foreign" "A TCP/80 segment of a connection that is not ours, as after an expired session: reset.";
+    19 TcpRefused Answered(Replies) "tcp_refused" "TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).";
+    20 UdpRefused Answered(Replies) "udp_refused" "UDP to anything not permitted before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
+    21 QuicRefused Answered(Replies) "quic_refused" "UDP/443: ICMP port unreachable, so that a browser falls back to TCP at once.";
+    22 HttpsRefused Answered(Replies) "https_refused" "TCP/443 before login, by the policy `reset`: reset.";
+    23 TlsHandshake Answered(Replies) "tls_handshake" "SYN to TCP/443, by the policy `alert`: answered with a SYN cookie.";
+    24 TlsAcknowledged Answered(Replies) "tls_acknowledged" "A segment after our alert on TCP/443: acknowledged.";
+    25 TlsForeign Answered(Replies) "tls_foreign" "A TCP/443 segment of a connection that is not ours, as after an expired session: reset.";
 
-    28 HttpRequest Redirected "http_request" "Data or a FIN on a TCP/80 connection of ours, before our answer: the responder sees to it.";
+    28 HttpRequest Redirected(Requests) "http_request" "Data or a FIN on a TCP/80 connection of ours, before our answer: the responder sees to it.";
+    29 TlsHello Redirected(Requests) "tls_hello" "Data or a FIN on a TCP/443 connection of ours, before our alert: the responder sees to it.";
 
-    32 ConfigMissing Dropped "config_missing" "The gate has no configuration: nothing passes (fail closed).";
+    32 ConfigMissing Dropped "config_missing" "The zone has no configuration: nothing passes (fail closed).";
     33 FrameTruncated Dropped "frame_truncated" "The frame ends inside a header.";
     34 SourceMac Dropped "source_mac" "The source MAC is a group address or zero.";
     35 VlanTags Dropped "vlan_tags" "More than two VLAN tags.";
     36 EtherType Dropped "ether_type" "Neither ARP, EAPOL, IPv4 nor IPv6.";
     37 Ipv4Malformed Dropped "ipv4_malformed" "An IPv4 header that contradicts itself or the frame.";
     38 Ipv4Options Dropped "ipv4_options" "IPv4 options from a client that has not logged in.";
-    39 Ipv6Malformed Dropped "ipv6_malformed" "An IPv6 header that contradicts itself or the frame.";
+    39 Ipv6Malformed Dropped "ipv6_malformed" "An IPv6 header, or one that extends it, that contradicts itself or the frame.";
     40 Ipv6Extension Dropped "ipv6_extension" "IPv6 extension headers from a client that has not logged in.";
     41 Fragment Dropped "fragment" "A fragment from a client that has not logged in.";
     42 SourceAddress Dropped "source_address" "A source address no host may use: multicast, loopback, unspecified, or the destination's own.";
@@ -116,10 +168,30 @@ reasons! {
     53 AnswerTooLarge Dropped "answer_too_large" "The ICMP answer would be larger than the packet it answers.";
     54 ResponderAbsent Dropped "responder_absent" "No responder is attached to this receive queue: portald is not running.";
     55 AnswerFailed Dropped "answer_failed" "The kernel refused to resize the frame for the answer.";
+    56 NoZone Dropped "no_zone" "The frame belongs to no zone: its VLAN is not configured on this interface (fail closed).";
+    57 SourceRoute Dropped "source_route" "A source route: IPv4 LSRR or SSRR, or an IPv6 routing header (RFC 7126, RFC 5095).";
+    58 Tunnel Dropped "tunnel" "A tunnel from a client that has not logged in.";
+    59 ExtensionChain Dropped "extension_chain" "A chain of IPv6 extension headers that is longer than the gate reads.";
+    60 SpoofedAddress Dropped "spoofed_address" "An address that belongs to another client.";
+    61 GatewayAddress Dropped "gateway_address" "The gateway's own address, or a resolver's, used by a guest.";
+    62 RateUp Dropped "rate_up" "The client sends faster than its limit.";
+    63 RateDown Dropped "rate_down" "The client is sent more than its limit.";
+    64 QuotaSpent Dropped "quota_spent" "The client has used up its quota.";
+    65 BudgetRequests Dropped "budget_requests" "The stranger has spent its budget of requests.";
+    66 BudgetDnsQueries Dropped "budget_dns_queries" "The stranger has spent its budget of DNS queries.";
+    67 BudgetDnsBytes Dropped "budget_dns_bytes" "The stranger has spent its budget of DNS bytes.";
+    68 BudgetLink Dropped "budget_link" "The stranger has spent its budget of ARP, neighbour discovery, DHCP and EAPOL.";
+    69 BudgetReplies Dropped "budget_replies" "The stranger has spent its budget of answers from the gate.";
+    70 BudgetServices Dropped "budget_services" "The stranger has spent its budget of bytes to the login page and the walled garden.";
+    71 TlsAckOnly Dropped "tls_ack_only" "An acknowledgement without data on a TCP/443 connection of ours: nothing to do.";
+    72 HttpsDropped Dropped "https_dropped" "TCP/443 before login, by the policy `drop`.";
+    73 LengthField Dropped "length_field" "An IEEE 802.3 frame with a length where the EtherType should be.";
+    74 AnswerHeld Dropped "dns_answer_held" "A DNS answer that the daemon learns the walled garden's addresses from, and then sends on.";
+    75 ArpMalformed Dropped "arp_malformed" "An ARP packet that is not one of IPv4 over Ethernet.";
 }
 
 /// Room for reasons in a counter block: a power of two, so that an index can be masked.
-pub const REASON_SLOTS: usize = 64;
+pub const REASON_SLOTS: usize = 128;
 
 const _: () = {
     let mut i = 0;

@@ -4,17 +4,35 @@
     reason = "`aya::Pod` is an unsafe trait: it promises that any bit pattern of the size is a value"
 )]
 
-use crate::tables::{ClientKey, CookieKeys, Counters, GateConfig, ServiceKey, Session};
+use crate::{
+    budget::Budgets,
+    event::Lost,
+    tables::{
+        Attachment, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, ServiceKey,
+        Session,
+    },
+};
 
-// SAFETY: `repr(C)` structs of integers and byte arrays, without padding (asserted in `tables`).
-unsafe impl aya::Pod for ClientKey {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Session {}
-// SAFETY: as above.
-unsafe impl aya::Pod for ServiceKey {}
-// SAFETY: as above.
-unsafe impl aya::Pod for GateConfig {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Counters {}
-// SAFETY: as above.
-unsafe impl aya::Pod for CookieKeys {}
+macro_rules! pod {
+    ($($type:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)`, of integers and byte arrays, without padding (asserted beside each).
+            unsafe impl aya::Pod for $type {}
+        )+
+    };
+}
+
+pod!(
+    Attachment,
+    Budgets<u64>,
+    ClientKey,
+    ClientState<u64>,
+    CookieKeys,
+    Counters,
+    GardenKey,
+    GateConfig,
+    Lost,
+    OwnedAddress,
+    ServiceKey,
+    Session,
+);

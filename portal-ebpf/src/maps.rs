@@ -1,88 +1,89 @@
-//! The gate's maps, and what the decision looks up in them.
-#![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
+//! The maps that the programs share with each other and with user space.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, PerCpuArray, XskMap},
-    helpers::generated::bpf_ktime_get_coarse_ns,
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap},
     macros::btf_map,
 };
 use portal_common::{
-    decide::Tables,
-    reason::REASON_SLOTS,
-    tables::{ClientKey, CookieKeys, Counters, GateConfig, MAX_QUEUES, Service, ServiceKey, Session},
+    budget::Budgets,
+    decide::Case,
+    event::{Event, FrameRecord, Lost},
+    tables::{
+        Attachment, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
+        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, Session,
+    },
 };
+
+use crate::word::KernelWord;
+
+/// Which frames belong to which zone.
+#[btf_map]
+pub(crate) static ZONES: HashMap<Attachment, u32, 256> = HashMap::new();
+
+/// The configuration of each zone.
+#[btf_map]
+pub(crate) static CONFIG: Array<GateConfig, { MAX_ZONES as usize }> = Array::new();
 
 /// Who is logged in. Never an LRU: a flood of MAC addresses must not evict a guest. User space sets the size.
 #[btf_map]
-static SESSIONS: HashMap<ClientKey, Session, 65_536> = HashMap::new();
+pub(crate) static SESSIONS: HashMap<ClientKey, Session, 65_536> = HashMap::new();
+
+/// What each session has carried, by its slot. User space sets the size.
+#[btf_map]
+pub(crate) static CLIENTS: Array<ClientState<KernelWord>, 65_536> = Array::new();
+
+/// Who uses which address. User space sets the size.
+#[btf_map]
+pub(crate) static OWNERS: HashMap<OwnedAddress, ClientKey, 65_536> = HashMap::new();
+
+/// What strangers have spent. An LRU: a flood of MAC addresses gives the other strangers back what they have spent, and takes nothing from them.
+#[btf_map]
+pub(crate) static STRANGERS: LruHashMap<ClientKey, Budgets<KernelWord>, 65_536> = LruHashMap::new();
 
 /// Where a stranger may go.
 #[btf_map]
-static SERVICES: HashMap<ServiceKey, u32, 256> = HashMap::new();
+pub(crate) static SERVICES: HashMap<ServiceKey, u32, 4096> = HashMap::new();
 
-/// The configuration of the guarded interface.
+/// The walled garden, by prefix.
 #[btf_map]
-static CONFIG: Array<GateConfig, 1> = Array::new();
+pub(crate) static GARDEN: LpmTrie<GardenKey, u32, 16_384> = LpmTrie::new();
+
+/// The walled garden, as learned from DNS: until when.
+#[btf_map]
+pub(crate) static LEARNED: HashMap<ServiceKey, u64, 16_384> = HashMap::new();
 
 /// The secrets behind the SYN cookies.
 #[btf_map]
-static COOKIE_KEYS: Array<CookieKeys, 1> = Array::new();
+pub(crate) static COOKIE_KEYS: Array<CookieKeys, 1> = Array::new();
 
 /// How often each reason was given.
 #[btf_map]
-static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Counters, { COUNTER_ROWS as usize }> = PerCpuArray::new();
 
-/// The responder's socket for each receive queue. The kernel empties a slot when its socket is closed.
+/// The responder's socket for each receive queue of each interface. The kernel empties a slot when its socket is closed.
 #[btf_map]
-static XSKS: XskMap<{ MAX_QUEUES as usize }> = XskMap::new();
+pub(crate) static XSKS: XskMap<{ (MAX_INTERFACES * MAX_QUEUES) as usize }> = XskMap::new();
 
-/// The tables as the kernel holds them.
-pub(crate) struct Kernel;
+/// Whose frames are captured.
+#[btf_map]
+pub(crate) static CAPTURED: HashMap<ClientKey, u32, 16> = HashMap::new();
 
-impl Tables for Kernel {
-    #[inline(always)]
-    fn config(&self) -> Option<GateConfig> {
-        CONFIG.get(0).copied()
-    }
+/// What the gate tells.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, { 256 * 1024 }> = RingBuf::new();
 
-    #[inline(always)]
-    fn session(&self, client: &ClientKey) -> Option<Session> {
-        // SAFETY: a session is replaced as a whole by user space; a torn read of its two words can at worst pair the old start
-        // with the new expiry, and the gate reads the expiry alone.
-        unsafe { SESSIONS.get(client) }.copied()
-    }
+/// The frames that are captured.
+#[btf_map]
+pub(crate) static CAPTURES: RingBuf<FrameRecord, { 4 * 1024 * 1024 }> = RingBuf::new();
 
-    #[inline(always)]
-    fn service(&self, destination: &ServiceKey) -> Option<Service> {
-        // SAFETY: one aligned word.
-        let number = *unsafe { SERVICES.get(destination) }?;
-        Service::try_from(number).ok()
-    }
+/// The DNS answers that are learned from.
+#[btf_map]
+pub(crate) static ANSWERS: RingBuf<FrameRecord, { 1024 * 1024 }> = RingBuf::new();
 
-    #[inline(always)]
-    fn cookie_keys(&self) -> Option<&CookieKeys> {
-        COOKIE_KEYS.get(0)
-    }
+/// Where a frame's case lies while it is decided about: a row for each program.
+#[btf_map]
+pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 3> = PerCpuArray::new();
 
-    #[inline(always)]
-    fn now_ns(&self) -> u64 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_ktime_get_coarse_ns() }
-    }
-}
-
-/// Counts a reason, by its number, on this CPU.
-#[inline(always)]
-pub(crate) fn count(reason: usize) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        let slot = reason & (REASON_SLOTS - 1);
-        // SAFETY: the slot is within the array, and this CPU's copy has no other writer: an XDP program is not preempted.
-        unsafe { (*counters).packets[slot] += 1 };
-    }
-}
-
-/// The action that hands the packet to the responder's socket of this queue, unless there is none.
-#[inline(always)]
-pub(crate) fn redirect_to_responder(queue: u32) -> Result<u32, ()> {
-    XSKS.redirect(queue, 0).map_err(|_| ())
-}
+/// What found no room in a ring buffer.
+#[btf_map]
+pub(crate) static LOST: PerCpuArray<Lost, 1> = PerCpuArray::new();

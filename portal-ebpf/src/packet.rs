@@ -1,19 +1,38 @@
-//! The packet in kernel memory: the one place that reads and writes it.
+//! Packets in kernel memory: the one place that reads and writes them.
 #![expect(unsafe_code, reason = "the kernel hands out packet memory as two addresses")]
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::{bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
 use portal_common::frame::{Frame, MAX_OFFSET};
+
+use crate::record;
 
 /// Bounds a forgotten offset: at least the longest Ethernet header, 22 bytes.
 const FORGOTTEN_MASK: usize = 0x1f;
 
-/// The frame between the two addresses of an XDP context.
+/// A frame that has arrived: between the two addresses of an XDP context.
 pub(crate) struct Packet(*mut xdp_md);
 
 impl Packet {
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
         Self(ctx.ctx)
+    }
+
+    /// The frame of this context.
+    #[inline(always)]
+    pub(crate) const fn over(ctx: *mut xdp_md) -> Self {
+        Self(ctx)
+    }
+
+    /// The index of the interface it has arrived at.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the context is the one the kernel called us with, and lives as long as the call.
+        unsafe { (*self.0).ingress_ifindex }
     }
 
     /// The frame's first byte, and the byte after its last.
@@ -66,6 +85,12 @@ impl Packet {
 impl Frame for Packet {
     #[inline(always)]
     fn len(&self) -> usize {
+        // SAFETY: as for the context's fields.
+        unsafe { bpf_xdp_get_buff_len(self.0) as usize }
+    }
+
+    #[inline(always)]
+    fn head_len(&self) -> usize {
         let (start, end) = self.bounds();
         end as usize - start as usize
     }
@@ -88,5 +113,136 @@ impl Frame for Packet {
     #[inline(always)]
     fn forget(&self, at: usize) -> usize {
         self.obscure(at) & FORGOTTEN_MASK
+    }
+}
+
+impl record::Copy for Packet {
+    #[inline(always)]
+    fn whole_len(&self) -> u32 {
+        self.len() as u32
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller has room for so many bytes; the kernel copies no more.
+        unsafe { bpf_xdp_load_bytes(self.0, 0, to.cast(), len) == 0 }
+    }
+}
+
+/// A frame that departs: a socket buffer. Only the headers are read of it.
+pub(crate) struct Buffer(*mut __sk_buff);
+
+/// A VLAN tag beside a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    /// Its EtherType; 0 where there is no tag.
+    pub(crate) protocol: u16,
+    /// Its control information.
+    pub(crate) tci: u16,
+}
+
+impl Tag {
+    pub(crate) const NONE: Self = Self { protocol: 0, tci: 0 };
+}
+
+/// Headers as far as they are looked at: Ethernet with two tags, IPv6, the ports.
+const HEADERS_LEN: u32 = 14 + 2 * 4 + 40 + 4;
+
+impl Buffer {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &TcContext) -> Self {
+        let buffer = Self(ctx.skb.skb);
+        if buffer.head_len() < HEADERS_LEN as usize {
+            // It fails where the frame is shorter; then what there is can be read already.
+            // SAFETY: the context is the one the kernel called us with; no address within the frame outlives an access.
+            unsafe { bpf_skb_pull_data(buffer.0, HEADERS_LEN) };
+        }
+        buffer
+    }
+
+    /// The index of the interface it leaves by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the context is the one the kernel called us with, and lives as long as the call. So below.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// What a socket has marked it with.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).mark }
+    }
+
+    /// The VLAN tag that the kernel keeps beside the frame.
+    #[inline(always)]
+    pub(crate) fn vlan(&self) -> Tag {
+        // SAFETY: as above.
+        let (present, protocol, tci) = unsafe { ((*self.0).vlan_present, (*self.0).vlan_proto, (*self.0).vlan_tci) };
+        if present == 0 { Tag::NONE } else { Tag { protocol: u16::from_be(protocol as u16), tci: tci as u16 } }
+    }
+
+    /// How many bytes it takes on the wire, the tag included: a large buffer that the NIC cuts has its headers several times
+    /// (`qdisc_pkt_len_init`, before this hook).
+    #[inline(always)]
+    pub(crate) fn wire_len(&self) -> u64 {
+        // SAFETY: as above.
+        let (wire_len, present) = unsafe { ((*self.0).wire_len, (*self.0).vlan_present) };
+        u64::from(wire_len) + if present == 0 { 0 } else { 4 }
+    }
+
+    #[inline(always)]
+    fn bounds(&self) -> (*mut u8, *mut u8) {
+        // SAFETY: as above; loaded for every access for the reason that `Packet::bounds` gives.
+        let (data, data_end) =
+            unsafe { ((&raw const (*self.0).data).read_volatile(), (&raw const (*self.0).data_end).read_volatile()) };
+        (data as usize as *mut u8, data_end as usize as *mut u8)
+    }
+}
+
+impl Frame for Buffer {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.0).len as usize }
+    }
+
+    #[inline(always)]
+    fn head_len(&self) -> usize {
+        let (start, end) = self.bounds();
+        end as usize - start as usize
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        if at > MAX_OFFSET {
+            return None;
+        }
+        let (start, end) = self.bounds();
+        let address = start.wrapping_add(at);
+        if address.wrapping_add(N) > end {
+            return None;
+        }
+        // SAFETY: the N bytes are within the frame (checked above, and again by the verifier), and bytes need no alignment.
+        Some(unsafe { *address.cast_const().cast::<[u8; N]>() })
+    }
+
+    /// Nothing is written to what departs.
+    #[inline(always)]
+    fn write<const N: usize>(&mut self, _at: usize, _bytes: &[u8; N]) -> Option<()> {
+        None
+    }
+}
+
+impl record::Copy for Buffer {
+    #[inline(always)]
+    fn whole_len(&self) -> u32 {
+        self.len() as u32
+    }
+
+    #[inline(always)]
+    fn copy_to(&self, to: *mut u8, len: u32) -> bool {
+        // SAFETY: the caller has room for so many bytes; the kernel copies no more.
+        unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.cast(), len) == 0 }
     }
 }

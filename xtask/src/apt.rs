@@ -32,13 +32,69 @@ pub(crate) fn install(packages: &[&str], services: &[&str], interrupts: &Interru
 
 /// Refreshes the lists and downloads. May be interrupted at any time.
 fn fetch(packages: &[&str], interrupts: &Interrupts) -> Result<()> {
+    update(interrupts)?;
+    run(interrupts, apt_get().args(["install", "--download-only"]).args(packages))
+}
+
+/// Refreshes the package lists.
+pub(crate) fn update(interrupts: &Interrupts) -> Result<()> {
     // A source of the machine's own that is broken fails this, and need not hold what we want. What does not come will
     // fail the next call.
     if let Err(error) = run(interrupts, apt_get().arg("update")) {
         interrupts.check()?;
         eprintln!("setup: warning: {error:#}; goes on with the package lists that are there");
     }
-    run(interrupts, apt_get().args(["install", "--download-only"]).args(packages))
+    Ok(())
+}
+
+/// Downloads packages into `directory`, whether they are installed or not. May be interrupted at any time.
+pub(crate) fn download(packages: &[String], directory: &Path, interrupts: &Interrupts) -> Result<()> {
+    let mut command = apt_get();
+    // As whom it downloads: its own user may not write below the caller's directories.
+    command.args(["-o", "APT::Sandbox::User=root", "download"]).args(packages).current_dir(directory);
+    run(interrupts, &mut command)
+}
+
+/// What apt would install to have `package`: it and what it depends on, as far as the machine lacks it.
+///
+/// Nothing is installed. What it would have to remove for that does not matter here.
+pub(crate) fn would_install(package: &str) -> Result<Vec<String>> {
+    let mut command = environment::command("apt-get");
+    command.args(["--simulate", "-qq", "--no-install-recommends", "install", package]).env("LC_ALL", "C");
+    // `Inst name (version release [architecture])`, and what is to be removed and configured.
+    let names: Vec<_> = answer(&mut command)?
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst ")?.split(' ').next().map(str::to_owned))
+        .collect();
+    if names.is_empty() {
+        bail!("{} names no package", named(&command));
+    }
+    Ok(names)
+}
+
+/// The package of this name's own series that `package` depends on by exact version.
+pub(crate) fn depends_exactly(package: &str) -> Result<String> {
+    let mut command = environment::command("apt-cache");
+    command.args(["--no-all-versions", "show", package]).env("LC_ALL", "C");
+    let shown = answer(&mut command)?;
+    exact_dependency(&shown).with_context(|| {
+        format!("{package} depends on no package by exact version, so its newest kernel is unknown; apt-cache says:\n{shown}")
+    })
+}
+
+/// Of `Depends: linux-image-6.1.0-56-cloud-amd64 (= 6.1.192-2), ...`, the first name.
+fn exact_dependency(shown: &str) -> Option<String> {
+    let depends = shown.lines().find_map(|line| line.strip_prefix("Depends: "))?;
+    depends.split(", ").find_map(|one| one.split_once(" (= ")).map(|(name, _)| name.to_owned())
+}
+
+/// What a command prints on success.
+fn answer(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", named(command)))?;
+    if !output.status.success() {
+        bail!("{} failed: {}\n{}", named(command), output.status, tail(&String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs dpkg. Must not be interrupted, or the next installation has to repair it: so not in the process group that the
@@ -194,6 +250,22 @@ mod tests {
             assert_eq!(fs::read_to_string(&policy).ok().as_deref(), after, "{sentence}");
             let left = fs::read_dir(directory.path()).expect("a directory").count();
             assert_eq!(left, usize::from(after.is_some()), "{sentence}: nothing else is left");
+        }
+    }
+
+    #[test]
+    fn a_kernels_package_is_read_from_that_of_its_series() {
+        for (sentence, shown, expected) in [
+            (
+                "as apt-cache shows it",
+                "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1.2-2)\nSize: 1504\n",
+                Some("linux-image-6.1.0-9-cloud-amd64"),
+            ),
+            ("behind another", "Depends: a (>= 2), linux-image-6 (= 6.12.1-1)\n", Some("linux-image-6")),
+            ("none by exact version", "Depends: a (>= 2), b\n", None),
+            ("none", "Package: a\n", None),
+        ] {
+            assert_eq!(exact_dependency(shown).as_deref(), expected, "{sentence}");
         }
     }
 

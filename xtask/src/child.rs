@@ -36,6 +36,11 @@ impl Interrupts {
         }
     }
 
+    /// Whether this process has been asked to end.
+    pub(crate) fn came(&self) -> bool {
+        self.signal().is_some()
+    }
+
     /// The exit code that shells use for a process that this signal ended: 128 and its number.
     pub(crate) fn exit_code(&self) -> Option<u8> {
         self.signal().and_then(|number| u8::try_from(128 + number).ok())

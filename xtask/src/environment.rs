@@ -18,6 +18,12 @@ pub(crate) fn rustup_home() -> PathBuf {
     env::var_os("RUSTUP_HOME").filter(|home| !home.is_empty()).map_or_else(|| home().join(".rustup"), PathBuf::from)
 }
 
+/// cargo's target directory, in which this program is: wherever the caller's settings have put it.
+pub(crate) fn target() -> PathBuf {
+    let own = env::current_exe().ok();
+    own.as_deref().and_then(|program| program.ancestors().nth(2)).unwrap_or(Path::new("target")).to_owned()
+}
+
 fn home() -> PathBuf {
     env::home_dir().unwrap_or_else(|| PathBuf::from("/"))
 }

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::environment;
 use crate::requirements::{
-    BPF_CORE, BPF_CORE_DIRECTORY, CARGO, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, Sign, TOOLS, Version,
+    BPF_CORE, BPF_CORE_DIRECTORY, CARGO, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, Sign, TOOLS, UNPACKED, Version,
 };
+use crate::{environment, unpack};
 
 /// What was found.
 #[expect(clippy::struct_excessive_bools, reason = "each is an independent fact, and every combination occurs")]
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) rustfmt: bool,
     pub(crate) clippy: bool,
     pub(crate) cargo_deny: bool,
+    /// Packages of [`UNPACKED`] that have been unpacked, or need not be.
+    pub(crate) unpacked: BTreeSet<&'static str>,
 }
 
 /// A toolchain of rustup's.
@@ -70,6 +72,7 @@ impl Machine {
             rustfmt: beside_cargo("cargo-fmt"),
             clippy: beside_cargo("cargo-clippy"),
             cargo_deny: environment::find("cargo-deny").is_some(),
+            unpacked: UNPACKED.iter().filter(|one| unpack::is_there(one)).map(|one| one.package).collect(),
         }
     }
 }

@@ -3,11 +3,13 @@
 mod apt;
 mod child;
 mod environment;
+mod kernels;
 mod machine;
 mod plan;
 mod requirements;
 mod setup;
 mod tasks;
+mod unpack;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,7 +48,20 @@ enum Command {
     /// Work with the lab of network namespaces (needs root); arguments go to the lab
     Lab(Rest),
     /// Run all tests (needs root); arguments, such as a filter, go to `cargo test`
-    Test(Rest),
+    Test(TestArguments),
+}
+
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct TestArguments {
+    /// Instead, run the gate's tests on other kernels, in an emulator (some minutes): see docs/kernels.md
+    #[arg(long, conflicts_with = "rest")]
+    kernels: bool,
+    /// Write the results into docs/kernels.md
+    #[arg(long, requires = "kernels")]
+    record: bool,
+    #[command(flatten)]
+    rest: Rest,
 }
 
 /// What is handed on, word by word, `--help` and the first `--` included.
@@ -78,30 +93,35 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // From here on Ctrl-C ends what runs, not this process, which has an installation to leave whole.
     let interrupts = Interrupts::catch()?;
-    let setup = |lints, deny, voice| setup::run(Wanted { lints, deny }, voice, &interrupts);
+    let setup = |wanted, voice| setup::run(wanted, voice, &interrupts);
+    let before = || setup(Wanted::default(), Voice::OnlyChanges);
     match arguments.command {
         Command::Setup { lints, with_deny } => {
-            setup(lints, with_deny, Voice::Full)?;
+            setup(Wanted { lints, deny: with_deny, ..Wanted::default() }, Voice::Full)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Build(rest) => {
-            setup(false, false, Voice::OnlyChanges)?;
+            before()?;
             tasks::build(&rest.words(), &interrupts)
         }
         Command::Demo(rest) => {
             tasks::demand_root("demo")?;
-            setup(false, false, Voice::OnlyChanges)?;
+            before()?;
             let arguments: Vec<_> = std::iter::once("demo".into()).chain(rest.words()).collect();
             tasks::lab(&arguments, &interrupts)
         }
         Command::Lab(rest) => {
             tasks::demand_root("lab")?;
-            setup(false, false, Voice::OnlyChanges)?;
+            before()?;
             tasks::lab(&rest.words(), &interrupts)
         }
-        Command::Test(rest) => {
+        Command::Test(TestArguments { kernels: true, record, .. }) => {
+            setup(Wanted { kernels: true, ..Wanted::default() }, Voice::OnlyChanges)?;
+            kernels::test(record, &interrupts)
+        }
+        Command::Test(TestArguments { rest, .. }) => {
             tasks::demand_root("test")?;
-            setup(false, false, Voice::OnlyChanges)?;
+            before()?;
             tasks::test(&rest.words(), &interrupts)
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::machine::{Machine, Toolchain};
 use crate::requirements::{
-    BPF_CORE, BPF_LINKER, CARGO, CARGO_DENY, CLIPPY, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, RUSTFMT, TOOLS, Version,
-    Wanted, oldest_rust,
+    BPF_CORE, BPF_LINKER, CARGO, CARGO_DENY, CLIPPY, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, RUSTFMT, TOOLS,
+    UNPACKED, Unpacked, Version, Wanted, oldest_rust,
 };
 
 /// What is to be done, in this order, or why it cannot be.
@@ -30,6 +30,8 @@ pub(crate) enum Step {
     Components(Vec<&'static str>),
     /// `cargo install cargo-deny`.
     CargoDeny,
+    /// Download a Debian package and unpack it below `target/kernels`.
+    Unpack(Unpacked),
 }
 
 /// A Debian package and what it is for.
@@ -122,6 +124,9 @@ fn debian_as_root(machine: &Machine, wanted: Wanted) -> Plan {
     if wanted.deny && !machine.cargo_deny {
         later.push(Step::CargoDeny);
     }
+    if wanted.kernels {
+        later.extend(not_unpacked(machine).map(Step::Unpack));
+    }
 
     if plan.problems.is_empty() {
         if !packages.is_empty() {
@@ -195,6 +200,15 @@ fn elsewhere(machine: &Machine, wanted: Wanted) -> Plan {
     if wanted.deny && !machine.cargo_deny {
         problem("cargo-deny".into(), install("cargo-deny", CARGO_DENY));
     }
+    if wanted.kernels {
+        let missing = not_unpacked(machine).map(|one| one.package).collect::<Vec<_>>();
+        if !missing.is_empty() {
+            problem(
+                format!("Debian 12's packages {}, unpacked below target/kernels", missing.join(" ")),
+                "run it once as root on Debian 12, whose archive has them".into(),
+            );
+        }
+    }
     Plan { steps: Vec::new(), problems }
 }
 
@@ -208,6 +222,10 @@ fn missing_tools(machine: &Machine) -> Vec<Package> {
         .filter(|tool| !machine.tools.contains(tool.package))
         .map(|tool| Package { name: tool.package, why: tool.why })
         .collect()
+}
+
+fn not_unpacked(machine: &Machine) -> impl Iterator<Item = Unpacked> {
+    UNPACKED.into_iter().filter(|one| !machine.unpacked.contains(one.package))
 }
 
 /// Whether Debian's compiler and its `core` are there, of one version, and new enough.
@@ -280,6 +298,7 @@ mod tests {
             rustfmt: true,
             clippy: true,
             cargo_deny: true,
+            unpacked: UNPACKED.iter().map(|one| one.package).collect(),
         }
     }
 
@@ -311,7 +330,7 @@ mod tests {
         list.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect()
     }
 
-    const ALL: Wanted = Wanted { lints: true, deny: true };
+    const ALL: Wanted = Wanted { lints: true, deny: true, kernels: true };
 
     fn change(machine: Machine, change: impl FnOnce(&mut Machine)) -> Machine {
         let mut machine = machine;
@@ -323,6 +342,7 @@ mod tests {
     fn short(plan: &Plan) -> String {
         let steps = plan.steps.iter().map(|step| match step {
             Step::Packages(packages) => packages.iter().map(|package| package.name).collect::<Vec<_>>().join(" "),
+            Step::Unpack(one) => format!("Unpack({})", one.package),
             other => format!("{other:?}"),
         });
         steps.collect::<Vec<_>>().join(", ")
@@ -417,6 +437,11 @@ mod tests {
                 "rustfmt-web rust-web-clippy",
             ),
             ("no cargo-deny", change(complete(), |machine| machine.cargo_deny = false), "CargoDeny"),
+            (
+                "one kernel is not there",
+                change(complete(), |machine| _ = machine.unpacked.remove("linux-image-6.12-cloud-amd64")),
+                "Unpack(linux-image-6.12-cloud-amd64)",
+            ),
         ] {
             let plan = plan(&machine, ALL);
             assert_eq!(plan.problems, [], "{sentence}");
@@ -428,6 +453,7 @@ mod tests {
     fn what_was_not_asked_for_is_not_installed() {
         let machine = change(complete(), |machine| {
             (machine.rustfmt, machine.clippy, machine.cargo_deny) = (false, false, false);
+            machine.unpacked.clear();
         });
         assert!(plan(&machine, Wanted::default()).is_empty());
     }
@@ -482,6 +508,11 @@ mod tests {
                 "another system without tools",
                 change(another_system(), |machine| machine.tools.clear()),
                 "apt-get install --no-install-recommends gcc libc6-dev iproute2",
+            ),
+            (
+                "another system without the kernels",
+                change(another_system(), |machine| machine.unpacked.clear()),
+                "as root on Debian 12",
             ),
             (
                 "Debian, not root, compiler not linked",

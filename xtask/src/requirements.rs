@@ -7,6 +7,8 @@ pub(crate) struct Wanted {
     pub(crate) lints: bool,
     /// cargo-deny.
     pub(crate) deny: bool,
+    /// [`UNPACKED`].
+    pub(crate) kernels: bool,
 }
 
 /// One Debian package and the sign that what it brings is there, from wherever it came.
@@ -65,6 +67,60 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool("netbase", "tells wrk which port http is", Sign::File("/etc/services")),
     tool("wrk", "sends the load tests' requests", Sign::Programs(&["wrk"])),
 ];
+
+/// A Debian package whose files are unpacked below `target/kernels`, and which is not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    pub(crate) package: &'static str,
+    pub(crate) why: &'static str,
+    /// Its directory below `target/kernels`.
+    pub(crate) directory: &'static str,
+    /// Which packages are unpacked.
+    pub(crate) what: What,
+}
+
+/// Which packages are unpacked, where one is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The named one.
+    Itself,
+    /// The one that it depends on by exact version: the newest kernel of a series.
+    Kernel,
+    /// It and what it depends on and the machine lacks; nothing where this program is on PATH already.
+    Program(&'static str),
+}
+
+/// The emulator.
+pub(crate) const EMULATOR: Unpacked = Unpacked {
+    package: "qemu-system-x86",
+    why: "boots other kernels, in a processor that is software",
+    directory: "qemu",
+    what: What::Program("qemu-system-x86_64"),
+};
+/// The tools of the machine in software.
+pub(crate) const BUSYBOX: Unpacked = Unpacked {
+    package: "busybox-static",
+    why: "is the shell and `insmod` in there",
+    directory: "busybox",
+    what: What::Itself,
+};
+/// The kernels that are booted. Those for clouds are the same source as the others, with fewer drivers to carry about.
+pub(crate) const KERNELS: [Unpacked; 2] = [
+    Unpacked {
+        package: "linux-image-cloud-amd64",
+        why: "is Debian 12's own kernel, Linux 6.1",
+        directory: "linux-6.1",
+        what: What::Kernel,
+    },
+    Unpacked {
+        package: "linux-image-6.12-cloud-amd64",
+        why: "is Linux 6.12",
+        directory: "linux-6.12",
+        what: What::Kernel,
+    },
+];
+/// What `cargo xtask test --kernels` needs beside everything else.
+pub(crate) const UNPACKED: [Unpacked; 4] = [EMULATOR, BUSYBOX, KERNELS[0], KERNELS[1]];
 
 /// Debian's compiler for BPF.
 pub(crate) const RUSTC: &str = "rustc-web";

@@ -6,12 +6,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::apt;
 use crate::child::{Interrupts, named};
-use crate::environment;
 use crate::machine::Machine;
 use crate::plan::{Plan, Problem, Step, plan};
 use crate::requirements::{BPF_LINKER, CARGO_DENY, LINKED_TOOLCHAIN, LLVM, TOOLS, Version, Wanted};
+use crate::{apt, environment, unpack};
 
 /// How much is said.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,6 +112,16 @@ fn take(step: &Step, interrupts: &Interrupts) -> Result<()> {
         Step::CargoDeny => {
             println!("setup: compiles cargo-deny {CARGO_DENY}: it checks licences and advisories (some minutes)");
             cargo_install("cargo-deny", CARGO_DENY, interrupts)
+        }
+        Step::Unpack(one) => {
+            let directory = unpack::directory(one);
+            println!(
+                "setup: unpacks Debian's {} into {}, without installing it: it {}",
+                one.package,
+                directory.display(),
+                one.why
+            );
+            unpack::unpack(one, interrupts)
         }
     }
 }

@@ -1,18 +1,18 @@
-//! The configuration with every default filled in from the guest interface.
+//! A guest network's configuration with every default filled in from its interface.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Config, DEFAULT_PORT, Dns, Portal, PortalUrl};
+use super::{Config, DEFAULT_PORT, Dns, Guest, Portal, PortalUrl, ZoneConfig, ZoneSection};
 use crate::net::Interface;
 
 /// The login page's URL for one family.
 pub type Url = PortalUrl;
 
-/// The configuration with every default filled in.
+/// A guest network's configuration with every default filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Effective {
-    /// The configuration as written; `portal` and `dns` are filled in.
-    pub config: Config,
+    /// The configuration; `portal` and `dns` are filled in.
+    pub zone: ZoneConfig,
     /// Where the login page listens, as bound: may hold an unspecified address.
     pub listen: Vec<SocketAddr>,
     /// Where guests reach the login page: `listen` with unspecified addresses replaced by the interface's own.
@@ -50,8 +50,8 @@ pub enum ResolveError {
     NoUrl,
 }
 
-impl Config {
-    /// Fills in the defaults that depend on the interface.
+impl ZoneConfig {
+    /// Fills in the defaults that depend on the interface with the gateway's addresses.
     pub fn resolve(&self, interface: &Interface) -> Result<Effective, ResolveError> {
         let own: Vec<IpAddr> = interface.addresses().collect();
         let listen = match &self.portal.listen {
@@ -81,20 +81,38 @@ impl Config {
             // Router advertisements often name the router's link-local address as the resolver (RFC 8106 section 5.1).
             own.iter().copied().chain(interface.v6_link_local.iter().copied().map(IpAddr::V6)).collect()
         });
-        let mut config = self.clone();
-        config.portal.listen = Some(listen.clone());
-        config.portal.url = None;
-        config.portal.url_v4 = Some(url_v4.clone());
-        config.portal.url_v6 = Some(url_v6.clone());
-        config.dns = Dns { resolvers: Some(resolvers.clone()) };
-        Ok(Effective { config, listen, services, url_v4, url_v6, resolvers })
+        let mut zone = self.clone();
+        zone.portal.listen = Some(listen.clone());
+        zone.portal.url = None;
+        zone.portal.url_v4 = Some(url_v4.clone());
+        zone.portal.url_v6 = Some(url_v6.clone());
+        zone.dns = Dns { resolvers: Some(resolvers.clone()) };
+        Ok(Effective { zone, listen, services, url_v4, url_v6, resolvers })
     }
 }
 
-impl Effective {
-    /// The whole of it as a configuration that means the same.
+impl Config {
+    /// The configuration that means the same as this, with the guest networks as they are here, in the same order, and every default written.
+    #[must_use]
+    pub fn filled(&self, networks: &[Effective]) -> Self {
+        let Some((first, further)) = networks.split_first() else { return self.clone() };
+        let ZoneConfig { guest, xdp_mode, portal, dns, ntp, garden, session, budgets } = first.zone.clone();
+        Self {
+            guest: Guest { xdp_mode: Some(xdp_mode), ..guest },
+            portal,
+            dns,
+            ntp,
+            garden,
+            session,
+            budgets,
+            zone: further.iter().map(|network| ZoneSection::all(&network.zone)).collect(),
+            ..self.clone()
+        }
+    }
+
+    /// The configuration as it would be written.
     pub fn to_toml(&self) -> String {
-        toml::to_string(&self.config).expect("every value of a configuration has a form in TOML")
+        toml::to_string(self).expect("every value of a configuration has a form in TOML")
     }
 }
 
@@ -131,8 +149,12 @@ mod tests {
         }
     }
 
-    fn config(rest: &str) -> Config {
+    fn parse(rest: &str) -> Config {
         Config::parse(&format!("[guest]\ninterface = \"eth1\"\n{rest}"), Path::new("test")).unwrap()
+    }
+
+    fn config(rest: &str) -> ZoneConfig {
+        parse(rest).zones().remove(0)
     }
 
     #[test]
@@ -171,11 +193,27 @@ mod tests {
     #[test]
     fn what_check_prints_is_a_configuration_that_means_the_same() {
         let there = interface(&["192.0.2.1"], &["2001:db8::1"]);
-        let rest = "[control]\ngroup = \"portal\"\n[[probes]]\nhost = \"*.Example.net\"\nanswer = 511\n";
-        let e = config(rest).resolve(&there).unwrap();
-        let again = Config::parse(&e.to_toml(), Path::new("printed")).unwrap();
-        assert_eq!(again, e.config);
-        assert_eq!(again.resolve(&there).unwrap(), e);
+        let other = interface(&["198.51.100.1"], &[]);
+        let rest = "xdp_mode = \"generic\"\n[control]\ngroup = \"portal\"\n[portal]\nurl = \"https://portal.example/\"\nsession = \"1h\"\n\
+                    [session]\nquota = \"2GB\"\n[budgets]\nlink = \"off\"\n[ntp]\nservers = [\"192.0.2.123\"]\n\
+                    [[probes]]\nhost = \"*.Example.net\"\nanswer = 511\n[[garden]]\nto = \"*.pay.example\"\n\
+                    [[zone]]\nname = \"staff\"\ninterface = \"eth1\"\nvlan = \"100.10\"\nhttps = \"alert\"\n\
+                    [zone.session]\nquota = \"none\"\n[zone.ntp]\nservers = []\n\
+                    [[zone]]\nname = \"lobby\"\ninterface = \"eth2\"\nshadow = true\ngarden = []\n";
+        let resolve = |config: &Config| {
+            let zones = config.zones();
+            zones.iter().zip([&there, &other, &other]).map(|(z, i)| z.resolve(i).unwrap()).collect::<Vec<_>>()
+        };
+        let config = parse(rest);
+        let networks = resolve(&config);
+        let printed = config.filled(&networks);
+        let again = Config::parse(&printed.to_toml(), Path::new("printed")).unwrap();
+        assert_eq!(again, printed);
+        let once_more = resolve(&again);
+        // What was taken from another network on the same interface is written out.
+        let modes = |networks: &[Effective]| networks.iter().map(|n| n.zone.xdp_mode).collect::<Vec<_>>();
+        assert_eq!(modes(&once_more), modes(&networks));
+        assert_eq!(again.filled(&once_more), printed);
     }
 
     #[test]

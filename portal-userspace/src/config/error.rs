@@ -11,6 +11,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+use super::consistency::Contradiction;
+
 /// Why a configuration can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -41,10 +43,33 @@ pub enum ConfigError {
 pub(super) fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     // Without a span the trouble is with the whole document.
     let span = error.span().unwrap_or(0..0);
-    let line = text.get(..span.start).map_or(1, |before| before.matches('\n').count() + 1);
+    let line = line_of(span.start, text);
     let key = DeTable::parse(text).ok().and_then(|document| key_at(document.get_ref(), &span));
     let (key, message) = reword(error.message(), key);
     ConfigError::Invalid { path: path.into(), line, key, message }
+}
+
+/// Finds the place of what only shows when the networks are looked at together.
+pub(super) fn contradiction(found: Contradiction, text: &str, path: &Path) -> ConfigError {
+    let Contradiction { zone, key, message } = found;
+    let document = DeTable::parse(text).ok();
+    let section = document.as_ref().and_then(|document| {
+        let document = document.get_ref();
+        match zone.checked_sub(1) {
+            None => document.get("guest"),
+            Some(further) => document.get("zone")?.get_ref().as_array()?.get(further),
+        }
+    });
+    // A key that is not written has its section's place.
+    let written = section.and_then(|s| s.get_ref().as_table()?.get_key_value(key)).map(|(key, _)| key.span());
+    let start = written.or_else(|| section.map(Spanned::span)).map_or(0, |span| span.start);
+    let name = if zone == 0 { "guest" } else { "zone" };
+    ConfigError::Invalid { path: path.into(), line: line_of(start, text), key: Some(format!("{name}.{key}")), message }
+}
+
+/// The line, counted from 1, of the byte at this place.
+fn line_of(start: usize, text: &str) -> usize {
+    text.get(..start).map_or(1, |before| before.matches('\n').count() + 1)
 }
 
 /// The dotted path of the innermost key that this span lies in.
@@ -81,6 +106,8 @@ fn reword(message: &str, key: Option<String>) -> (Option<String>, String) {
             let key = section.map_or_else(|| (*field).to_owned(), |k| format!("{k}.{field}"));
             let example = match key.as_str() {
                 "guest" | "guest.interface" => "name the interface that guests are on: [guest] interface = \"eth1\"",
+                "zone.interface" => "name the interface that these guests are on: interface = \"eth1\"",
+                "zone.name" => "give the network a name of its own: name = \"staff\"",
                 _ => "add it",
             };
             (Some(key), format!("missing: {example}"))

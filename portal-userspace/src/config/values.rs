@@ -63,6 +63,38 @@ impl TryFrom<String> for InterfaceName {
 }
 
 text_value! {
+    /// A guest network's name: 1 to 32 ASCII letters, digits, `-`, `_` and `.`, as it stands in URLs and metrics.
+    ZoneName
+}
+
+impl Default for ZoneName {
+    fn default() -> Self {
+        Self("guest".into())
+    }
+}
+
+impl TryFrom<String> for ZoneName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let fits = (1..=32).contains(&name.len()) && !name.starts_with('.');
+        if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            Ok(Self(name))
+        } else {
+            Err("a network's name has 1 to 32 letters, digits, `-`, `_` and `.`, and does not begin with `.`".into())
+        }
+    }
+}
+
+impl std::str::FromStr for ZoneName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::try_from(text.to_owned())
+    }
+}
+
+text_value! {
     /// An absolute http or https URL of the login page.
     PortalUrl
 }

@@ -1,10 +1,13 @@
 //! `portald`: what it is told on the command line, and how it ends.
 
+pub mod garden;
 mod preflight;
 mod privilege;
 mod run;
 mod signals;
+mod tasks;
 mod watch;
+pub mod zones;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -16,7 +19,10 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::Config, datapath::pins::Pins, net::Interface};
+use crate::{
+    config::Config,
+    datapath::{gate::detach_meter, pins::Pins},
+};
 
 /// Portal's daemon: guards a guest interface and lets clients log in
 ///
@@ -33,7 +39,7 @@ struct Arguments {
     #[arg(long, conflicts_with = "detach")]
     check: bool,
 
-    /// Take the gate off its interface, forget all sessions, and end: the guest network is open from then on
+    /// Take the gate off its interfaces, forget all sessions, and end: the guest networks are open from then on
     #[arg(long)]
     detach: bool,
 
@@ -111,11 +117,10 @@ async fn dispatch(arguments: &Arguments) -> Result<()> {
     if arguments.detach {
         return detach(&config);
     }
-    let interface = Interface::by_name(config.guest.interface.as_str()).await?;
-    let setup = run::Setup::new(config, interface)?;
+    let setup = run::Setup::new(config, arguments.config.clone()).await?;
     if arguments.check {
         setup.check()?;
-        return std::io::stdout().lock().write_all(setup.effective().to_toml().as_bytes()).context("cannot write");
+        return std::io::stdout().lock().write_all(setup.filled().to_toml().as_bytes()).context("cannot write");
     }
     privilege::check()?;
     setup.run().await
@@ -124,7 +129,23 @@ async fn dispatch(arguments: &Arguments) -> Result<()> {
 fn detach(config: &Config) -> Result<()> {
     privilege::check()?;
     let pins = Pins::lock(config.paths.pins.as_path())?;
+    let zones = config.zones();
+    for zone in &zones {
+        // An interface that is gone has no meter either.
+        let interface = zone.guest.interface.as_str();
+        if let Err(e) = detach_meter(interface) {
+            tracing::warn!(
+                interface,
+                error = format!("{e:#}"),
+                "the meter stays: it only counts, and holds DNS answers for the walled garden"
+            );
+        }
+    }
     pins.remove().with_context(|| format!("cannot remove the pins in {}", config.paths.pins.as_path().display()))?;
-    tracing::warn!(interface = %config.guest.interface, "the gate is detached and all sessions are forgotten: the guest network is open");
+    let interfaces: Vec<_> = zones.iter().map(|zone| zone.guest.interface.as_str()).collect();
+    tracing::warn!(
+        interfaces = interfaces.join(", "),
+        "the gate is detached and all sessions are forgotten: the guest networks are open"
+    );
     Ok(())
 }

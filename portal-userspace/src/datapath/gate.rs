@@ -1,109 +1,124 @@
-//! Loading the gate, filling its maps, and attaching it.
+//! Loading the programs, and attaching them.
 //!
-//! The order is what keeps the network closed: the maps are filled before the program is attached, and an attached program is replaced
+//! The order is what keeps the network closed: the maps are filled before the gate is attached, and an attached program is replaced
 //! in one step, over the same maps.
 
-use std::{collections::HashSet, net::IpAddr, path::Path};
-
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray, XskMap},
-    programs::{
-        ProgramError, Xdp,
-        links::{FdLink, PinnedLink},
-        xdp::XdpLink,
-    },
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, XskMap},
+    programs::{SchedClassifier, Xdp},
 };
 use aya_log::EbpfLogger;
-use network_types::ip::IpProto;
-use portal_common::tables::{Address, CookieKeys, GateConfig, Service, ServiceKey, Zone};
+use portal_common::{
+    event::Lost,
+    tables::{ClientKey, CookieKeys},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{counters::CounterReader, explain, object, pins::Pins, secrets::Secrets, sessions::SessionTable};
+use super::{
+    clients::ClientStates,
+    counters::CounterReader,
+    explain,
+    garden::GardenTables,
+    meter,
+    names::ZoneNames,
+    object,
+    owners::Owners,
+    pins::{self, Pins},
+    secrets::Secrets,
+    sessions::SessionTable,
+    xdp,
+    zones::ZoneTables,
+};
 use crate::net::XdpMode;
 
-const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
-
-/// What the gate needs to know of the network it guards.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// The MAC address that guests send to.
-    pub gateway_mac: [u8; 6],
-    /// The resolvers that strangers may ask.
-    pub resolvers: Vec<IpAddr>,
-    /// The gateway's own addresses on the guest network, link-local ones included: where DHCP and neighbour discovery may be sent.
-    pub gateway: Vec<IpAddr>,
-    /// The portal's own TCP listeners.
-    pub listeners: Vec<std::net::SocketAddr>,
-}
-
-/// The gate, loaded into the kernel. Attached or not, it stays when this is dropped, if it was pinned.
+/// The programs, loaded into the kernel. Attached or not, they stay when this is dropped, if they were pinned.
 pub struct Gate {
     ebpf: Ebpf,
-    services: HashMap<MapData, ServiceKey, u32>,
-    config: Array<MapData, GateConfig>,
 }
 
 /// The maps that the daemon works with.
 pub struct GateMaps {
+    /// Which zone has which number.
+    pub names: ZoneNames,
+    /// Which zones there are.
+    pub zones: ZoneTables,
     /// Who is logged in.
     pub sessions: SessionTable,
+    /// What each session has carried.
+    pub clients: ClientStates,
+    /// Who uses which address.
+    pub owners: Owners,
+    /// The walled garden.
+    pub garden: GardenTables,
     /// How often each reason was given.
     pub counters: CounterReader,
     /// The secrets behind the SYN cookies.
     pub secrets: Secrets,
     /// The responder's sockets.
     pub sockets: XskMap<MapData>,
+    /// Whose frames are captured.
+    pub captured: HashMap<MapData, ClientKey, u32>,
+    /// What the gate tells: [`portal_common::event::Event`]s.
+    pub events: RingBuf<MapData>,
+    /// The frames that are captured: [`portal_common::event::FrameRecord`]s.
+    pub captures: RingBuf<MapData>,
+    /// The DNS answers that are learned from, likewise.
+    pub answers: RingBuf<MapData>,
+    /// What found no room in these three.
+    pub lost: PerCpuArray<MapData, Lost>,
 }
 
 impl Gate {
-    /// Loads the program over the pinned maps, which are made if they are not there. A gate that runs over these maps goes on as it was.
+    /// Loads the programs over the pinned maps, which are made if they are not there. What runs over these maps goes on as it was.
     pub fn load(pins: &Pins, clients: u32) -> Result<(Self, GateMaps)> {
-        let paths: Vec<_> =
-            super::pins::shared_maps(clients).iter().map(|map| (map.name, pins.directory().map(map.name))).collect();
+        let paths: Vec<_> = pins::program_maps().map(|name| (name, pins.directory().map(name))).collect();
         let mut loader = EbpfLoader::new();
         for (name, path) in &paths {
             loader.map_pin_path(name, path);
         }
-        Self::load_with(loader, clients)
+        let (gate, maps) = Self::load_with(loader, clients)?;
+        let names = ZoneNames::at(&pins.directory().names())?;
+        Ok((gate, GateMaps { names, ..maps }))
     }
 
-    /// Loads the program over maps of its own, which end with it, and fills them: for tests and measurements.
-    pub fn load_unpinned(clients: u32, policy: &Policy) -> Result<(Self, GateMaps)> {
-        let (mut gate, maps) = Self::load_with(EbpfLoader::new(), clients)?;
-        gate.fill(policy)?;
-        Ok((gate, maps))
+    /// Loads the programs over maps of their own, which end with them: for tests and measurements.
+    pub fn load_unpinned(clients: u32) -> Result<(Self, GateMaps)> {
+        Self::load_with(EbpfLoader::new(), clients)
     }
 
     fn load_with(mut loader: EbpfLoader<'_>, clients: u32) -> Result<(Self, GateMaps)> {
         let mut ebpf = loader
             .map_max_entries("SESSIONS", clients)
+            .map_max_entries("CLIENTS", clients)
+            .map_max_entries("OWNERS", pins::max_owners(clients))
             .load(object::GATE)
             .map_err(|e| explain::maps_refused(e, clients))?;
-        // The maps are taken apart below: by then the loaded program holds its own references to them.
-        program(&mut ebpf)?.load().map_err(explain::program_refused)?;
+        // The maps are taken apart below: by then the loaded programs hold their own references to them.
+        xdp_program(&mut ebpf, "gate")?.load().map_err(explain::program_refused)?;
+        xdp_program(&mut ebpf, "explain")?.load().map_err(explain::program_refused)?;
+        meter_program(&mut ebpf)?.load().map_err(explain::program_refused)?;
         let maps = GateMaps {
+            names: ZoneNames::create()?,
+            zones: ZoneTables::new(take(&mut ebpf, "ZONES")?, take(&mut ebpf, "CONFIG")?, take(&mut ebpf, "SERVICES")?),
             sessions: SessionTable::new(take(&mut ebpf, "SESSIONS")?, clients),
+            clients: ClientStates::new(take(&mut ebpf, "CLIENTS")?),
+            owners: Owners::new(take(&mut ebpf, "OWNERS")?),
+            garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),
             counters: CounterReader::new(take::<PerCpuArray<_, _>>(&mut ebpf, "COUNTERS")?),
             secrets: Secrets::over(take::<Array<_, CookieKeys>>(&mut ebpf, "COOKIE_KEYS")?)?,
             sockets: take(&mut ebpf, "XSKS")?,
+            captured: take(&mut ebpf, "CAPTURED")?,
+            events: take(&mut ebpf, "EVENTS")?,
+            captures: take(&mut ebpf, "CAPTURES")?,
+            answers: take(&mut ebpf, "ANSWERS")?,
+            lost: take(&mut ebpf, "LOST")?,
         };
-        let (services, config) = (take(&mut ebpf, "SERVICES")?, take(&mut ebpf, "CONFIG")?);
-        Ok((Self { ebpf, services, config }, maps))
+        Ok((Self { ebpf }, maps))
     }
 
-    /// Makes the maps what the policy says. From here on a gate that already runs over them does as the policy says.
-    pub fn fill(&mut self, policy: &Policy) -> Result<()> {
-        fill_services(&mut self.services, &policy.destinations())?;
-        // Last: with it the gate is ready.
-        self.config
-            .set(0, GateConfig::new(Zone::FIRST, policy.gateway_mac), 0)
-            .context("cannot write the gate's configuration")
-    }
-
-    /// What the gate itself has to say, carried into the daemon's log for as long as this is polled. It can be taken once.
+    /// What the programs themselves have to say, carried into the daemon's log for as long as this is polled. It can be taken once.
     pub fn take_log(&mut self) -> Result<impl Future<Output = ()> + Send + use<>> {
         let log = EbpfLogger::init(&mut self.ebpf).context("cannot open the gate's log")?;
         #[expect(deprecated, reason = "its successor is unsafe, and the logger owns the descriptor that it names")]
@@ -116,80 +131,62 @@ impl Gate {
         })
     }
 
-    /// The loaded program, for BPF_PROG_TEST_RUN.
+    /// The gate, for BPF_PROG_TEST_RUN.
     pub fn program(&mut self) -> Result<&mut Xdp> {
-        program(&mut self.ebpf)
+        xdp_program(&mut self.ebpf, "gate")
     }
 
-    /// The loaded program's id, as `bpftool prog show id` takes it.
+    /// The program that only says what the gate would do, for BPF_PROG_TEST_RUN.
+    pub fn explain(&mut self) -> Result<&mut Xdp> {
+        xdp_program(&mut self.ebpf, "explain")
+    }
+
+    /// The meter, for BPF_PROG_TEST_RUN.
+    pub fn meter(&mut self) -> Result<&mut SchedClassifier> {
+        meter_program(&mut self.ebpf)
+    }
+
+    /// The gate's program id, as `bpftool prog show id` takes it.
     pub fn program_id(&mut self) -> Result<u32> {
         Ok(self.program()?.info().context("the kernel does not tell about the gate")?.id())
     }
 
-    /// Guards the interface: takes over from the program that an earlier portald left there, or attaches and pins.
+    /// Guards the interface: takes over from the programs that an earlier portald left there, or attaches and pins.
     pub fn attach(&mut self, pins: &Pins, ifindex: u32, interface: &str, mode: XdpMode) -> Result<()> {
-        let pin = pins.directory().link(ifindex);
-        if pin.exists() && self.take_over(&pin)? {
-            return Ok(());
+        let (gate, meter) = (pins.directory().link(ifindex), pins.directory().meter(ifindex));
+        let metered_before = meter.exists();
+        meter::attach(meter_program(&mut self.ebpf)?, &meter, interface)?;
+        let attached = xdp::attach(xdp_program(&mut self.ebpf, "gate")?, &gate, ifindex, interface, mode);
+        if attached.is_err() && !metered_before {
+            // Nothing is left of an attempt in vain.
+            let undone = meter::detach_filter(interface).and_then(|()| pins.unlink(ifindex));
+            if let Err(e) = undone {
+                tracing::warn!(interface, error = format!("{e:#}"), "the meter stays");
+            }
         }
-        let flags = match mode {
-            XdpMode::Native => aya::programs::XdpMode::Driver,
-            XdpMode::Generic => aya::programs::XdpMode::Skb,
-        };
-        let program = program(&mut self.ebpf)?;
-        let link =
-            program.attach_to_if_index(ifindex, flags).map_err(|e| explain::attach_refused(&e, interface, mode))?;
-        let link = program.take_link(link).context("aya lost the link it has just made")?;
-        // aya falls back to netlink where the kernel refuses a link; such an attachment can't be pinned.
-        let link = FdLink::try_from(link).map_err(|_| {
-            anyhow!("the kernel cannot attach the gate to {interface} by a BPF link; Portal needs Linux 5.9 or later and a matching driver")
-        })?;
-        link.pin(&pin).with_context(|| format!("cannot pin the gate's link to {}", pin.display()))?;
-        Ok(())
+        attached
     }
 
-    /// Replaces the program behind the pinned link, in one step; whether there was still an interface behind it.
-    fn take_over(&mut self, pin: &Path) -> Result<bool> {
-        let link =
-            PinnedLink::from_pin(pin).with_context(|| format!("cannot open the pinned link {}", pin.display()))?;
-        let link =
-            XdpLink::try_from(FdLink::from(link)).map_err(|_| anyhow!("{} is not an XDP link", pin.display()))?;
-        let program = program(&mut self.ebpf)?;
-        match program.attach_to_link(link) {
-            Ok(id) => {
-                // Dropped here, the file descriptor goes; the pin keeps the link.
-                let _link = program.take_link(id).context("aya lost the link it has just updated")?;
-                Ok(true)
-            }
-            // ENOLINK: the interface went away, and the link with it.
-            Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOLINK) => {
-                std::fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-                Ok(false)
-            }
-            Err(e) => Err(e).context("the kernel refused to replace the gate"),
-        }
+    /// Takes the gate and the meter off the interface: its network is open from then on.
+    pub fn detach(pins: &Pins, ifindex: u32, interface: &str) -> Result<()> {
+        meter::detach_filter(interface)?;
+        pins.unlink(ifindex)
     }
 }
 
-impl Policy {
-    /// Where a stranger may go.
-    pub fn destinations(&self) -> std::collections::HashMap<ServiceKey, Service> {
-        let resolvers = self.resolvers.iter().flat_map(|&address| {
-            [UDP, TCP].map(|protocol| (ServiceKey::new(Address::from(address), protocol, 53), Service::Resolver))
-        });
-        let listeners = self
-            .listeners
-            .iter()
-            .map(|listener| (ServiceKey::new(Address::from(listener.ip()), TCP, listener.port()), Service::Portal));
-        let gateway =
-            self.gateway.iter().map(|&address| (ServiceKey::of_gateway(Address::from(address)), Service::Gateway));
-        resolvers.chain(listeners).chain(gateway).collect()
-    }
+/// Takes the meter off an interface where no pin holds it (before Linux 6.6).
+pub fn detach_meter(interface: &str) -> Result<()> {
+    meter::detach_filter(interface)
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut("gate").context("the gate's object file has no program `gate`")?;
-    program.try_into().context("the program `gate` is not an XDP program")
+fn xdp_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object file has no program `{name}`"))?;
+    program.try_into().with_context(|| format!("the program `{name}` is not an XDP program"))
+}
+
+fn meter_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
+    let program = ebpf.program_mut("meter").context("the object file has no program `meter`")?;
+    program.try_into().context("the program `meter` is not a classifier")
 }
 
 fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>
@@ -198,67 +195,4 @@ where
 {
     let map = ebpf.take_map(name).with_context(|| format!("the gate's object file has no map {name}"))?;
     M::try_from(map).with_context(|| format!("the map {name} is not what it should be"))
-}
-
-/// Makes the table of permitted destinations what is wanted, without a moment at which a destination in both is missing.
-fn fill_services(
-    map: &mut HashMap<MapData, ServiceKey, u32>,
-    wanted: &std::collections::HashMap<ServiceKey, Service>,
-) -> Result<()> {
-    let present: HashSet<ServiceKey> =
-        map.keys().collect::<Result<_, _>>().context("cannot read the permitted destinations")?;
-    let stale = |map: &mut HashMap<MapData, ServiceKey, u32>| {
-        present
-            .iter()
-            .filter(|key| !wanted.contains_key(key))
-            .try_for_each(|key| map.remove(key))
-            .context("cannot remove a destination that is no longer permitted")
-    };
-    // The new before the old goes, where there is room for both.
-    let both = present.iter().chain(wanted.keys()).collect::<HashSet<_>>().len();
-    let room = both <= super::pins::MAX_SERVICES as usize;
-    if !room {
-        stale(map)?;
-    }
-    for (key, service) in wanted {
-        map.insert(key, *service as u32, 0).with_context(|| {
-            format!("cannot store the permitted destinations; there is room for {}", super::pins::MAX_SERVICES)
-        })?;
-    }
-    if room { stale(map) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-
-    use super::*;
-
-    fn policy(octet: u8, resolvers: u8, listeners: u16) -> Policy {
-        Policy {
-            gateway_mac: [2, 0, 0, 0, 0, 1],
-            gateway: Vec::new(),
-            resolvers: (0..resolvers).map(|n| IpAddr::from([192, 0, octet, n])).collect(),
-            listeners: (0..listeners).map(|n| SocketAddr::from(([192, 0, octet, 1], 8080 + n))).collect(),
-        }
-    }
-
-    #[test]
-    fn the_permitted_destinations_become_what_the_policy_says() {
-        let mut map = HashMap::<MapData, ServiceKey, u32>::create(super::super::pins::MAX_SERVICES, 0).unwrap();
-        let table = [
-            ("into an empty table", policy(2, 100, 0)),
-            ("200 others, which do not fit beside the 200", policy(3, 0, 200)),
-            ("some of them", policy(3, 2, 3)),
-            ("as many as fit", policy(3, 128, 0)),
-            ("none", policy(3, 0, 0)),
-        ];
-        for (sentence, policy) in table {
-            let wanted = policy.destinations();
-            fill_services(&mut map, &wanted).expect(sentence);
-            let found: std::collections::HashMap<_, _> =
-                map.iter().map(Result::unwrap).map(|(key, number)| (key, Service::try_from(number).unwrap())).collect();
-            assert_eq!(found, wanted, "{sentence}");
-        }
-    }
 }

@@ -1,10 +1,28 @@
-//! The kernel's side of Portal: loading and attaching the gate, and its maps with their types.
+//! The kernel's side of Portal: loading and attaching its programs, and their maps with their types.
 
 pub mod attachment;
+pub mod clients;
 pub mod counters;
 mod explain;
+pub mod garden;
 pub mod gate;
+mod meter;
+pub mod names;
 pub mod object;
+pub mod owners;
 pub mod pins;
 pub mod secrets;
 pub mod sessions;
+mod xdp;
+pub mod zones;
+
+use aya::maps::MapError;
+
+/// What is not there need not be removed.
+fn absent(error: MapError) -> Result<(), MapError> {
+    match &error {
+        MapError::KeyNotFound => Ok(()),
+        MapError::SyscallError(e) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        _ => Err(error),
+    }
+}

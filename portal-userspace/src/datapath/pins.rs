@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! /sys/fs/bpf/portal/          locked by the running portald
-//!     v1/                      the version of the maps' layout
-//!         SESSIONS, SERVICES, CONFIG, COOKIE_KEYS, COUNTERS, XSKS
+//!     v2/                      the version of the maps' layout
+//!         SESSIONS, CONFIG, …  the maps of the programs, and NAMES: which zone has which number
 //!         link-<ifindex>       the gate's attachment to the interface
+//!         meter-<ifindex>      the meter's, where the kernel has tcx
 //! ```
+//!
+//! The ring buffers and whose frames are captured are not pinned: they are for the daemon that runs, and a capture ends with it.
 
 use std::{
     fs::{self, File},
@@ -15,18 +18,42 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{MapInfo, MapType};
-use portal_common::tables::{ClientKey, CookieKeys, Counters, GateConfig, MAX_QUEUES, ServiceKey, Session};
+use portal_common::{
+    budget::Budgets,
+    tables::{
+        self, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
+        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, Session,
+    },
+};
 use rustix::fs::{FlockOperation, flock, statfs};
 
-use super::attachment::Attachment;
+use super::{attachment::Attachment, names::Name};
 
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
-/// How many destinations strangers may reach.
-pub(crate) const MAX_SERVICES: u32 = 256;
+/// How many destinations strangers may reach, and addresses of the gateway, in all zones together.
+pub(crate) const MAX_SERVICES: u32 = 4096;
+/// How many interfaces and VLANs can have a zone.
+pub(crate) const MAX_ATTACHMENTS: u32 = 256;
+/// How many prefixes the walled gardens have, in all zones together.
+pub(crate) const MAX_GARDEN: u32 = 16_384;
+/// How many destinations are learned from DNS, in all zones together.
+pub(crate) const MAX_LEARNED: u32 = 16_384;
+/// How many strangers' budgets are remembered.
+const MAX_STRANGERS: u32 = 65_536;
+/// What a pinned link's name begins with; the interface's index follows.
+const GATE_PIN: &str = "link-";
+const METER_PIN: &str = "meter-";
+/// The map that says which zone has which number. The programs do not know it.
+const NAMES: &str = "NAMES";
+
+/// How many addresses can be bound to clients: a phone has an IPv4 address, a link-local one, and one or two of IPv6.
+pub(crate) const fn max_owners(clients: u32) -> u32 {
+    clients.saturating_mul(4)
+}
 
 /// The directory with the pins of this version. Reading it changes nothing.
 #[derive(Clone, Debug)]
@@ -44,6 +71,8 @@ pub struct Pins {
 pub struct Survey {
     /// The gate's attachments.
     pub attachments: Vec<Attachment>,
+    /// The meter's.
+    pub meters: Vec<Attachment>,
     /// The maps that cannot be used as they are.
     pub unfit: Vec<UnfitMap>,
 }
@@ -84,19 +113,33 @@ pub(crate) struct SharedMap {
     max_entries: u32,
 }
 
-/// Every map that the gate has, as user space expects it.
-pub(crate) fn shared_maps(clients: u32) -> [SharedMap; 6] {
+/// Every map that is pinned, as user space expects it.
+fn shared_maps(clients: u32) -> Vec<SharedMap> {
     let map =
         |name, kind, key_size, value_size, max_entries| SharedMap { name, kind, key_size, value_size, max_entries };
     let index = size_of::<u32>();
-    [
-        map("SESSIONS", MapType::Hash, size_of::<ClientKey>(), size_of::<Session>(), clients),
-        map("SERVICES", MapType::Hash, size_of::<ServiceKey>(), size_of::<u32>(), MAX_SERVICES),
-        map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), 1),
+    let (client, owned, service) = (size_of::<ClientKey>(), size_of::<OwnedAddress>(), size_of::<ServiceKey>());
+    let trie_key = index + size_of::<GardenKey>();
+    vec![
+        map("ZONES", MapType::Hash, size_of::<tables::Attachment>(), index, MAX_ATTACHMENTS),
+        map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), MAX_ZONES),
+        map("SESSIONS", MapType::Hash, client, size_of::<Session>(), clients),
+        map("CLIENTS", MapType::Array, index, size_of::<ClientState<u64>>(), clients),
+        map("OWNERS", MapType::Hash, owned, client, max_owners(clients)),
+        map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
+        map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),
+        map("GARDEN", MapType::LpmTrie, trie_key, index, MAX_GARDEN),
+        map("LEARNED", MapType::Hash, service, size_of::<u64>(), MAX_LEARNED),
         map("COOKIE_KEYS", MapType::Array, index, size_of::<CookieKeys>(), 1),
-        map("COUNTERS", MapType::PerCpuArray, index, size_of::<Counters>(), 1),
-        map("XSKS", MapType::XskMap, index, size_of::<u32>(), MAX_QUEUES),
+        map("COUNTERS", MapType::PerCpuArray, index, size_of::<Counters>(), COUNTER_ROWS),
+        map("XSKS", MapType::XskMap, index, index, MAX_INTERFACES * MAX_QUEUES),
+        map(NAMES, MapType::Array, index, size_of::<Name>(), MAX_ZONES),
     ]
+}
+
+/// The names of the pinned maps that the programs have.
+pub(crate) fn program_maps() -> impl Iterator<Item = &'static str> {
+    shared_maps(0).into_iter().map(|map| map.name).filter(|name| *name != NAMES)
 }
 
 impl PinDirectory {
@@ -134,10 +177,15 @@ impl PinDirectory {
 
     /// What an earlier portald has left here, compared with what this one needs for this many clients.
     pub fn survey(&self, clients: u32) -> Result<Survey> {
-        let links = entries(&self.0)?.into_iter().filter(|path| is_link(path));
-        let attachments = links.map(|pin| Attachment::from_pin(&pin)).collect::<Result<_>>()?;
+        let entries = entries(&self.0)?;
+        let pinned = |prefix: &str| {
+            let pins =
+                entries.iter().filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(prefix)));
+            pins.map(|pin| Attachment::from_pin(pin)).collect::<Result<Vec<_>>>()
+        };
+        let (attachments, meters) = (pinned(GATE_PIN)?, pinned(METER_PIN)?);
         let unfit = shared_maps(clients).iter().filter_map(|map| self.fault(map).transpose()).collect::<Result<_>>()?;
-        Ok(Survey { attachments, unfit })
+        Ok(Survey { attachments, meters, unfit })
     }
 
     /// The loader takes pinned maps without looking: this looks.
@@ -165,9 +213,19 @@ impl PinDirectory {
         self.0.join(name)
     }
 
-    /// Where the attachment to this interface is pinned.
+    /// Where the zones' names are pinned.
+    pub(crate) fn names(&self) -> PathBuf {
+        self.map(NAMES)
+    }
+
+    /// Where the gate's attachment to this interface is pinned.
     pub(crate) fn link(&self, ifindex: u32) -> PathBuf {
-        self.0.join(format!("link-{ifindex}"))
+        self.0.join(format!("{GATE_PIN}{ifindex}"))
+    }
+
+    /// Where the meter's attachment to this interface is pinned.
+    pub(crate) fn meter(&self, ifindex: u32) -> PathBuf {
+        self.0.join(format!("{METER_PIN}{ifindex}"))
     }
 }
 
@@ -204,7 +262,7 @@ impl Pins {
             bail!("a gate runs over the pinned map {}, which has another layout or size", map.pin.display());
         }
         let remove = |pin: &Path| fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()));
-        for attachment in survey.attachments.iter().filter(|a| a.ifindex.is_none()) {
+        for attachment in survey.attachments.iter().chain(&survey.meters).filter(|a| a.ifindex.is_none()) {
             remove(&attachment.pin)?;
             tracing::debug!(pin = %attachment.pin.display(), "removed the attachment to an interface that is gone");
         }
@@ -220,6 +278,19 @@ impl Pins {
         // The size does not matter for the names.
         let pins = shared_maps(0).into_iter().map(|map| self.directory.map(map.name));
         FreshMaps(pins.filter(|pin| !pin.exists()).collect())
+    }
+
+    /// Removes the pins of an interface's attachments. The kernel takes the programs off.
+    pub(crate) fn unlink(&self, ifindex: u32) -> Result<()> {
+        for pin in [self.directory.meter(ifindex), self.directory.link(ifindex)] {
+            match fs::remove_file(&pin) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot remove {}", pin.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes every pin. The kernel detaches the gate and forgets the sessions.
@@ -259,10 +330,6 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(e) => Err(e).with_context(context),
     }
-}
-
-fn is_link(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("link-"))
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use rtnetlink::packet_route::{
 use serde::{Deserialize, Serialize};
 use xdp::nic::NicIndex;
 
-use super::netlink::{NetError, ask};
+use super::{
+    netlink::{NetError, ask},
+    offload,
+};
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,10 @@ pub struct Interface {
     pub v6: Vec<Ipv6Addr>,
     /// Link-local IPv6 addresses, of the master where there is one.
     pub v6_link_local: Vec<Ipv6Addr>,
+    /// Whether the driver takes VLAN tags off before XDP sees a frame.
+    pub strips_vlan_tags: bool,
+    /// Whether the driver hands XDP frames that lie in several buffers.
+    pub takes_frames_in_parts: bool,
     /// XDP programs that are attached, at most one of each mode.
     pub xdp: Vec<AttachedXdp>,
 }
@@ -122,14 +129,14 @@ impl Interface {
         self.master.as_ref().map_or(self.index, |m| m.index)
     }
 
+    /// The name of that interface.
+    pub fn neighbour_name(&self) -> &str {
+        self.master.as_ref().map_or(&self.name, |m| &m.name)
+    }
+
     /// The IPv4 addresses, then the global and unique-local IPv6 addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.v4.iter().copied().map(IpAddr::V4).chain(self.v6.iter().copied().map(IpAddr::V6))
-    }
-
-    /// Every address of the interface, the link-local ones included.
-    pub fn every_address(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses().chain(self.v6_link_local.iter().copied().map(IpAddr::V6))
     }
 
     fn from_link(link: &LinkMessage) -> Result<Self, NetError> {
@@ -156,6 +163,8 @@ impl Interface {
         // and a /sys of another namespace (the crate's fallback), leave the former.
         let in_use = NicIndex::new(interface.index).queue_counts().map_or(0, |q| q.rx_count());
         interface.rx_queues = if in_use == 0 { allocated } else { in_use.min(allocated) };
+        interface.strips_vlan_tags = offload::strips_vlan_tags(&interface.name);
+        interface.takes_frames_in_parts = offload::takes_frames_in_parts(interface.index);
         Ok(interface)
     }
 
@@ -206,7 +215,7 @@ fn attached(xdp: &[LinkXdp]) -> Vec<AttachedXdp> {
         .collect()
 }
 
-fn link_name(link: &LinkMessage) -> String {
+pub(super) fn link_name(link: &LinkMessage) -> String {
     let name = link.attributes.iter().find_map(|a| match a {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,

@@ -5,6 +5,8 @@ mod interface;
 mod mac;
 mod neighbour;
 mod netlink;
+mod offload;
+mod vlan;
 
 pub(crate) mod client;
 pub(crate) mod serve;

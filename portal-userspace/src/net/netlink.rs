@@ -27,6 +27,17 @@ pub enum NetError {
         /// The interface.
         name: String,
     },
+    /// There is no interface for this VLAN.
+    #[error(
+        "there is no interface for VLAN {id} on `{interface}`: add one (`ip link add link {interface} name {interface}.{id} type vlan id {id}`), or \
+         name the one with the gateway's addresses there by the network's `gateway` key"
+    )]
+    NoSuchVlan {
+        /// Where it was looked for.
+        interface: String,
+        /// The VLAN id.
+        id: u16,
+    },
     /// No netlink socket could be opened.
     #[error("cannot open a netlink socket: {0}; a sandbox may forbid AF_NETLINK (RestrictAddressFamilies= of systemd)")]
     Socket(#[from] io::Error),

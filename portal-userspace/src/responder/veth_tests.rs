@@ -16,7 +16,12 @@ use aya::{
     maps::{Map, MapData, XskMap},
     programs::XdpMode,
 };
-use portal_common::{cookie, siphash::Key, tables::CookieKeys};
+use portal_common::{
+    budget::{Class, Limit},
+    cookie,
+    siphash::Key,
+    tables::{Attachment, CookieKeys, GateConfig, Zone},
+};
 
 use super::{
     Policies, Policy, Queues, Responder, Shared, SharedPolicies, SocketOptions,
@@ -31,7 +36,7 @@ use super::{
 };
 use crate::{
     clock,
-    datapath::gate::{self, Gate},
+    datapath::{gate::Gate, zones::ZonePolicy},
 };
 
 /// Runs the test in a network namespace that lives as long as its thread; skips it, saying so, without the privilege.
@@ -462,10 +467,22 @@ fn a_linux_client_gets_whole_answers_through_the_gate() {
         let tid = ready.recv().unwrap();
         ip(&format!("link set client netns {tid}"));
 
-        let gate_policy =
-            gate::Policy { gateway_mac: OWN_MAC, resolvers: Vec::new(), gateway: Vec::new(), listeners: Vec::new() };
-        let (mut gate, maps) = Gate::load_unpinned(16, &gate_policy).unwrap();
+        let (mut gate, mut maps) = Gate::load_unpinned(16).unwrap();
         let ifindex = index(c"gateway");
+        let off = Class::ALL
+            .into_iter()
+            .fold(GateConfig::new(OWN_MAC), |config, class| config.with_limit(class, Limit::NONE));
+        let zone = ZonePolicy {
+            zone: Zone::FIRST,
+            attachment: Attachment::new(ifindex, 0, 0),
+            // One client stands for many: it must not run into the limits of one.
+            config: off,
+            gateway: Vec::new(),
+            resolvers: Vec::new(),
+            listeners: Vec::new(),
+            ntp: Vec::new(),
+        };
+        maps.zones.fill(&zone).unwrap();
         gate.program().unwrap().attach_to_if_index(ifindex, XdpMode::Driver).unwrap();
         let queues = Queues { ifindex, count: 1, xsk_base: 0 };
         let shared = shared(maps.sockets, maps.secrets.keys());

@@ -47,13 +47,13 @@ fn cause(errno: Errno, address: SocketAddr) -> String {
     }
 }
 
-/// Listens on every one of these addresses, or on none.
-pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindError> {
+/// Listens on every one of these addresses, or on none; with a device only to what arrives there.
+pub async fn bind(addresses: &[SocketAddr], device: Option<&str>) -> Result<Vec<TcpListener>, BindError> {
     let until = Instant::now() + DETECTION;
     let mut listeners = Vec::with_capacity(addresses.len());
     for &address in addresses {
         let listener = loop {
-            match listen(address) {
+            match listen(address, device) {
                 // The address may be tentative still.
                 Err(Errno::ADDRNOTAVAIL) if address.is_ipv6() && Instant::now() < until => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -66,7 +66,7 @@ pub async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BindErro
     Ok(listeners)
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, Errno> {
+fn listen(address: SocketAddr, device: Option<&str>) -> Result<TcpListener, Errno> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
@@ -75,6 +75,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, Errno> {
     if address.is_ipv6() {
         // So that `[::]` and `0.0.0.0` can stand beside each other, whatever net.ipv6.bindv6only says.
         sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if let Some(device) = device {
+        // Two sockets can have one address on two devices, and each hears its own network.
+        socket2::SockRef::from(&socket)
+            .bind_device(Some(device.as_bytes()))
+            .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     }
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;

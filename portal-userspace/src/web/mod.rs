@@ -32,7 +32,7 @@ use self::{
     seldom::Seldom,
 };
 use crate::{
-    config::Config,
+    config::{Limits, ZoneConfig},
     net::{Mac, Neighbours, serve},
     session::{ClientView, SessionError, SessionService},
 };
@@ -95,16 +95,21 @@ struct LoginForm {
 }
 
 impl LoginPage {
-    /// The page of this configuration, writing these sessions for the stations that these neighbours are.
-    pub fn new(config: &Config, sessions: Arc<SessionService>, neighbours: Arc<dyn Neighbours>) -> Self {
-        let limits = &config.limits;
+    /// The page of this network, writing these sessions for the stations that these neighbours are.
+    pub fn new(
+        zone: &ZoneConfig,
+        limits: Limits,
+        sessions: Arc<SessionService>,
+        neighbours: Arc<dyn Neighbours>,
+    ) -> Self {
+        let portal = &zone.portal;
         let (total, each) = (limits.login_connections.get(), limits.login_connections_per_client.get());
         let (total, each) = (total as usize, each as usize);
         let shared = Arc::new(Shared {
             sessions,
             neighbours,
-            pages: Pages::new(config.portal.title.as_str(), config.portal.terms.as_str(), config.session()),
-            hosts: Hosts::new(&config.portal),
+            pages: Pages::new(portal.title.as_str(), portal.terms.as_str(), portal.session.get()),
+            hosts: Hosts::new(portal),
             by_address: serve::Crowd::new(total, each),
             // In all it is bounded by the addresses.
             by_client: serve::Places::new(usize::MAX, each),

@@ -12,12 +12,11 @@ use axum::{body::Bytes, http::StatusCode};
 use futures::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{Request, Response};
-use portal_common::tables::Zone;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::{
-    datapath::sessions::SessionTable,
+    config::Config,
     net::{Neighbour, NetError, client::exchange},
 };
 
@@ -55,17 +54,16 @@ async fn site(capacity: u32, rest: &str) -> Site {
     let text = format!("[guest]\ninterface = \"eth1\"\n{rest}");
     let mut config = Config::parse(&text, Path::new("test")).unwrap();
     config.portal.url_v4 = Some("http://192.0.2.1:8080/".to_owned().try_into().unwrap());
-    let table = SessionTable::create(capacity).expect("a BPF map needs root");
-    let sessions = Arc::new(SessionService::new(table, Zone::FIRST, config.portal.session));
+    let sessions = Arc::new(SessionService::standalone(capacity, config.portal.session).expect("a BPF map needs root"));
     let given = Given::default();
     for address in ["127.0.0.1", "::1"] {
         given.0.lock().unwrap().insert(address.parse().unwrap(), PHONE.parse().unwrap());
     }
     given.0.lock().unwrap().insert("127.0.0.3".parse().unwrap(), "02:00:5e:10:00:03".parse().unwrap());
-    let listeners = bind(&["0.0.0.0:0".parse().unwrap(), "[::1]:0".parse().unwrap()]).await.unwrap();
+    let listeners = bind(&["0.0.0.0:0".parse().unwrap(), "[::1]:0".parse().unwrap()], None).await.unwrap();
     let addresses = local_addresses(&listeners).unwrap();
     let (stop, stopping) = watch::channel(false);
-    let page = LoginPage::new(&config, Arc::clone(&sessions), Arc::new(given));
+    let page = LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), Arc::new(given));
     let task = tokio::spawn(page.serve(listeners, stopping));
     let v4 = SocketAddr::new("127.0.0.1".parse().unwrap(), addresses[0].port());
     Site { sessions, v4, v6: addresses[1], stop, task }
@@ -462,12 +460,12 @@ async fn stopping_closes_the_listeners() {
 async fn where_the_page_cannot_listen_the_error_names_address_cause_and_remedy() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let message = bind(&[address]).await.unwrap_err().to_string();
+    let message = bind(&[address], None).await.unwrap_err().to_string();
     assert!(
         message.contains(&address.to_string()) && message.contains("another program") && message.contains("ss -ltnp"),
         "{message}"
     );
-    let message = bind(&["192.0.2.99:8080".parse().unwrap()]).await.unwrap_err().to_string();
+    let message = bind(&["192.0.2.99:8080".parse().unwrap()], None).await.unwrap_err().to_string();
     assert!(message.contains("192.0.2.99:8080") && message.contains("does not have the address"), "{message}");
 }
 
@@ -499,13 +497,15 @@ fn a_guest_across_a_wire_is_known_by_the_kernels_neighbour_table_over_every_fami
         let index = Interface::by_name("gate").await.unwrap().index;
         let scoped = std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 8080, 0, index);
         let addresses = ["192.0.2.1:8080".parse().unwrap(), "[2001:db8::1]:8080".parse().unwrap(), scoped.into()];
-        let listeners = bind(&addresses).await.unwrap();
+        let listeners = bind(&addresses, None).await.unwrap();
         let config = Config::parse("[guest]\ninterface = \"gate\"\n", Path::new("test")).unwrap();
-        let table = SessionTable::create(8).expect("a BPF map needs root");
-        let sessions = Arc::new(SessionService::new(table, Zone::FIRST, config.portal.session));
+        let sessions = Arc::new(SessionService::standalone(8, config.portal.session).expect("a BPF map needs root"));
         let neighbours = Arc::new(KernelNeighbours { interface_index: index });
         let (stop, stopping) = watch::channel(false);
-        let page = tokio::spawn(LoginPage::new(&config, Arc::clone(&sessions), neighbours).serve(listeners, stopping));
+        let page = tokio::spawn(
+            LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), neighbours)
+                .serve(listeners, stopping),
+        );
 
         // The gateway itself is nobody's guest. Loopback is what it reaches its own addresses by.
         ip("link set lo up");

@@ -15,12 +15,15 @@ use crate::{
     },
 };
 
+/// How many frames are tried: `PORTAL_DIFFERENTIAL_FRAMES` in the environment, or this many.
 const FRAMES: u32 = 100_000;
 
 #[test]
 fn kernel_and_host_agree_on_generated_frames() {
+    let frames = std::env::var("PORTAL_DIFFERENTIAL_FRAMES")
+        .map_or(FRAMES, |number| number.parse().expect("PORTAL_DIFFERENTIAL_FRAMES is a number of frames"));
     let bench = RefCell::new(Bench::new());
-    let config = Config { cases: FRAMES, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: frames, failure_persistence: None, ..Config::default() };
     let result = TestRunner::new(config).run(&(frame(), mutation()), |(frame, mutation)| {
         let (kernel, host) = bench.borrow_mut().run(|cookies| mutation.apply(frame.to_bytes(cookies)));
         prop_assert_eq!(&kernel, &host);
@@ -29,7 +32,7 @@ fn kernel_and_host_agree_on_generated_frames() {
     if let Err(e) = result {
         panic!("{e}");
     }
-    println!("{FRAMES} generated frames: the same verdict, reason and bytes");
+    println!("{frames} generated frames: the same verdict, reason and bytes");
 }
 
 /// What is done to the bytes of a frame at last.

@@ -1,0 +1,341 @@
+//! The decision: from a frame and the tables to a verdict with its reason.
+//!
+//! It reads top to bottom like the rules: in which zone is the frame, whose is it, is that client logged in ([`member`]), and if it is not, what may a
+//! stranger do ([`stranger`]). What a stranger is given is charged to its budget at one place, here.
+
+mod addresses;
+mod link;
+mod member;
+mod network;
+mod outbound;
+mod stranger;
+mod tcp;
+
+pub use addresses::{Binding, bind};
+pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};
+
+use self::{link::Link, member::Estranged, network::Network};
+use crate::{
+    answer::Answer,
+    bucket,
+    budget::{Budgets, Class},
+    event::{Event, EventKind},
+    frame::Frame,
+    reason::Reason,
+    tables::{
+        Address, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, Service,
+        ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
+    },
+    word::Word,
+};
+
+/// What the decision looks up and changes. The kernel's implementation works on maps, the host's on whatever a test puts there.
+pub trait Tables {
+    /// Whether the decision has its effects: spends budgets, counts, learns. Without, it only says what it would do.
+    const LIVE: bool;
+    /// What state is made of.
+    type Word: Word;
+
+    /// The zone of frames with these VLAN ids on this interface; 0 stands for no tag, [`ANY_VLAN`] for whatever has no zone of its own.
+    fn zone(&self, outer: u16, inner: u16) -> Option<Zone>;
+    /// The zone's configuration.
+    fn config(&self, zone: Zone) -> Option<&GateConfig>;
+    /// The client's session, live or expired.
+    fn session(&self, client: &ClientKey) -> Option<&Session>;
+    /// The state of a session, by its slot.
+    fn state(&self, slot: u32) -> Option<&ClientState<Self::Word>>;
+    /// What a destination is, if strangers may reach it.
+    fn service(&self, destination: &ServiceKey) -> Option<Service>;
+    /// Whether the walled garden has a prefix that holds this destination, with just this port.
+    fn garden(&self, destination: &GardenKey) -> bool;
+    /// Until when a destination that was learned from DNS is in the walled garden: nanoseconds of CLOCK_MONOTONIC.
+    fn learned_until(&self, destination: &ServiceKey) -> Option<u64>;
+    /// Who uses an address.
+    fn owner(&self, address: &OwnedAddress) -> Option<ClientKey>;
+    /// From now on this client uses the address.
+    fn own(&self, address: &OwnedAddress, client: ClientKey);
+    /// From now on nobody uses the address.
+    fn disown(&self, address: &OwnedAddress);
+    /// What a stranger has spent; where it is live and the stranger is new, a new row, and true.
+    fn budgets(&self, stranger: &ClientKey) -> (Option<&Budgets<Self::Word>>, bool);
+    /// The secrets behind the SYN cookies.
+    fn cookie_keys(&self) -> Option<&CookieKeys>;
+    /// Tells the daemon.
+    fn tell(&self, event: &Event);
+    /// [`stranger`], which the kernel's verifier is given as a function by itself.
+    fn stranger<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
+    /// [`bind`], which the kernel's verifier is given as a function by itself.
+    fn bind(&self, request: &Binding) -> bool;
+    /// [`admit`], which the kernel's verifier is given as a function by itself.
+    fn admit(&self, request: &Admission) -> Option<Reason>;
+    /// Now, in nanoseconds of CLOCK_MONOTONIC.
+    fn now_ns(&self) -> u64;
+}
+
+/// In place of both VLAN ids: the zone that counts what belongs to no zone, on an interface all of whose zones are in shadow mode. No tag has this
+/// id (IEEE 802.1Q-2018 table 9-2).
+pub const ANY_VLAN: u16 = 0x0fff;
+
+/// What is to be done with a frame, and why.
+// Flat, and filled in every case: of an enum with payloads parts would be left undefined, which the verifier does not let be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What is to be done.
+    pub action: Action,
+    /// Why.
+    pub reason: Reason,
+    /// What to answer, for [`Action::Answer`].
+    pub answer: Answer,
+}
+
+/// What is to be done with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Give it to the kernel.
+    Pass,
+    /// Write the answer into it and send it back.
+    Answer,
+    /// Give it to the responder.
+    Redirect,
+    /// Give it to nobody.
+    Drop,
+}
+
+impl Decision {
+    #[inline(always)]
+    const fn pass(reason: Reason) -> Self {
+        Self { action: Action::Pass, reason, answer: Answer::NONE }
+    }
+
+    #[inline(always)]
+    const fn redirect(reason: Reason) -> Self {
+        Self { action: Action::Redirect, reason, answer: Answer::NONE }
+    }
+
+    #[inline(always)]
+    const fn drop(reason: Reason) -> Self {
+        Self { action: Action::Drop, reason, answer: Answer::NONE }
+    }
+}
+
+/// Where a frame belongs: in which zone, and to whom.
+// The decision itself is not part of it: two ways to leave a decision unfilled are one too many for the verifier.
+pub struct Place<'a> {
+    /// The zone's configuration.
+    pub config: &'a GateConfig,
+    /// Whose frame it is.
+    pub client: ClientKey,
+    link: Link,
+}
+
+impl Place<'_> {
+    /// The row of the counters.
+    #[inline(always)]
+    pub const fn row(&self) -> u32 {
+        Counters::row(self.client.zone(), self.config.is_shadow())
+    }
+}
+
+/// Where a frame that a guest sent belongs; or else the row of the counters and the reason why it belongs nowhere and is dropped.
+#[inline(always)]
+pub fn locate<'a, F: Frame + ?Sized, T: Tables>(frame: &F, tables: &'a T) -> Result<Place<'a>, (u32, Reason)> {
+    let mut link = Link::parse(frame);
+    let zone = match tables.zone(link.outer, link.inner) {
+        Some(zone) => zone,
+        None => {
+            let fault = link.fault.unwrap_or(Reason::NoZone);
+            link.fault = Some(fault);
+            tables.zone(ANY_VLAN, ANY_VLAN).ok_or((UNZONED_ROW, fault))?
+        }
+    };
+    // Fail closed: in a slot that user space has not filled, which is all zero, nothing passes.
+    match tables.config(zone) {
+        Some(config) if config.is_ready() => Ok(Place { config, client: ClientKey::new(zone, link.source), link }),
+        _ => Err((Counters::row(zone, false), Reason::ConfigMissing)),
+    }
+}
+
+/// A frame, read as far as everybody's are, and what was decided about it.
+///
+/// In the kernel it lies in a map: the BPF stack has no room for it. What is read from there is unknown to the verifier, which therefore checks the
+/// rules once, and not for every way in which a frame can be read.
+#[derive(Debug)]
+pub struct Case {
+    network: Network,
+    client: ClientKey,
+    now_ns: u64,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl Case {
+    /// Whose frame it is.
+    #[inline(always)]
+    pub const fn client(&self) -> ClientKey {
+        self.client
+    }
+
+    /// A case that nothing is known of.
+    pub const EMPTY: Self = Self {
+        network: Network::EMPTY,
+        client: ClientKey::NONE,
+        now_ns: 0,
+        decision: Decision::drop(Reason::ConfigMissing),
+    };
+}
+
+/// Decides about a frame that a guest sent, from where it belongs. What is decided is in the case.
+#[inline(always)]
+pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place<'_>, case: &mut Case) {
+    let Place { config, client, link } = place;
+    if let Some(fault) = link.fault {
+        case.decision = Decision::drop(fault);
+        return;
+    }
+    let now_ns = tables.now_ns();
+    case.client = *client;
+    case.now_ns = now_ns;
+    case.network.parse(frame, link.ether_type, frame.forget(link.end));
+    let mut estranged = None;
+    if let Some(session) = tables.session(client)
+        && session.is_live(now_ns)
+    {
+        match member::decide(frame, tables, config, session, case) {
+            Ok(()) => return,
+            Err(cause) => estranged = Some(cause),
+        }
+    }
+    tables.stranger(frame, config, case);
+    let class = case.decision.reason.class();
+    if class.is_none() && estranged.is_none() {
+        return;
+    }
+    let request = Admission {
+        client: *client,
+        claimed: case.network.claimed,
+        class,
+        bytes: case.network.frame_len(),
+        estranged: estranged == Some(Estranged::Address),
+        now_ns,
+    };
+    if let Some(refused) = tables.admit(&request) {
+        case.decision = Decision::drop(refused);
+    }
+}
+
+/// What the rules say about a stranger's frame, before its budget is asked.
+#[inline(always)]
+pub fn stranger<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, config: &GateConfig, case: &mut Case) {
+    case.decision = stranger::decide(frame, tables, config, case.client.zone(), &case.network);
+}
+
+/// How often a stranger's trouble is told.
+const TOLD_EVERY_NS: u64 = 10 * 1_000_000_000;
+
+/// A stranger's frame that the rules permit, or that comes from a client that is logged in but is treated as a stranger.
+#[derive(Clone, Copy, Debug)]
+pub struct Admission {
+    /// Whose frame it is.
+    pub client: ClientKey,
+    /// The address that the client says is its own; unspecified where it says none.
+    pub claimed: Address,
+    /// What it spends from.
+    pub class: Option<Class>,
+    /// How long it is, bytes.
+    pub bytes: u32,
+    /// The client is logged in, but uses an address that cannot become its own.
+    pub estranged: bool,
+    /// Now, in nanoseconds of CLOCK_MONOTONIC.
+    pub now_ns: u64,
+}
+
+/// Why a stranger is not given what the rules permit: it uses another's address, or has spent its budget.
+#[inline(always)]
+pub fn admit<T: Tables>(tables: &T, request: &Admission) -> Option<Reason> {
+    let Admission { client, claimed, class, bytes, estranged, now_ns } = *request;
+    let Some(config) = tables.config(client.zone()) else { return Some(Reason::ConfigMissing) };
+    let (budgets, new) = tables.budgets(&client);
+    // One variable for all events: the BPF stack has no room for several.
+    let mut event = Event::new(now_ns, EventKind::Stranger, client);
+    if new {
+        tables.tell(&event);
+    }
+    let strictness = config.strictness();
+    if !matches!(strictness, Strictness::Off) && claimed != Address::UNSPECIFIED {
+        let address = OwnedAddress::new(client.zone(), claimed);
+        let conflict = addresses::conflict(tables, strictness, client, &address, now_ns);
+        if (conflict.is_some() || estranged) && T::LIVE && budgets.is_none_or(|budgets| may_tell(budgets, now_ns)) {
+            event.address = claimed;
+            match &conflict {
+                Some(conflict) => conflict.fill(&mut event),
+                None => event.kind = EventKind::TooManyAddresses as u32,
+            }
+            tables.tell(&event);
+        }
+        if let Some(conflict) = conflict {
+            return Some(conflict.reason());
+        }
+    }
+    let class = class?;
+    let bytes = u64::from(bytes);
+    let Some(budgets) = budgets else {
+        // No row: the kernel has no room, and fails closed; or a stranger that was not seen yet, where nothing may be changed. It has spent nothing.
+        return if T::LIVE { Some(class.exhausted()) } else { forbidden(config, class, bytes) };
+    };
+    let mut spent = spend::<T>(budgets, config, class, bytes, now_ns);
+    // A query is counted in both ways.
+    if spent.is_none() && matches!(class, Class::DnsQueries) {
+        spent = spend::<T>(budgets, config, Class::DnsBytes, bytes, now_ns);
+    }
+    if let Some(reason) = spent
+        && T::LIVE
+        && may_tell(budgets, now_ns)
+    {
+        event.kind = EventKind::BudgetSpent as u32;
+        event.reason = reason as u32;
+        event.address = claimed;
+        tables.tell(&event);
+    }
+    spent
+}
+
+/// Why this is too much even for who has spent nothing; nothing where it is not.
+#[inline(always)]
+fn forbidden(config: &GateConfig, class: Class, bytes: u64) -> Option<Reason> {
+    let too_much = |class: Class| {
+        let units = if class.counts_bytes() { bytes } else { 1 };
+        config.limits()[class as usize].forbids(units)
+    };
+    if too_much(class) {
+        return Some(class.exhausted());
+    }
+    (matches!(class, Class::DnsQueries) && too_much(Class::DnsBytes)).then_some(Reason::BudgetDnsBytes)
+}
+
+/// Why the budget does not allow this; nothing where it does.
+#[inline(always)]
+fn spend<T: Tables>(
+    budgets: &Budgets<T::Word>,
+    config: &GateConfig,
+    class: Class,
+    bytes: u64,
+    now_ns: u64,
+) -> Option<Reason> {
+    let (bucket, limit) = (&budgets.buckets[class as usize], &config.limits()[class as usize]);
+    let cost = limit.cost_ns(if class.counts_bytes() { bytes } else { 1 });
+    let enough = !limit.is_limited()
+        || if T::LIVE {
+            bucket::spend(bucket, now_ns, cost, limit.burst_ns())
+        } else {
+            bucket::has(bucket, now_ns, cost, limit.burst_ns())
+        };
+    (!enough).then_some(class.exhausted())
+}
+
+/// Whether this stranger's trouble may be told again.
+#[inline(always)]
+fn may_tell<W: Word>(budgets: &Budgets<W>, now_ns: u64) -> bool {
+    let told = budgets.told_ns.load();
+    let due = told == 0 || now_ns.saturating_sub(told) > TOLD_EVERY_NS;
+    due && budgets.told_ns.replace(told, now_ns)
+}

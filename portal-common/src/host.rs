@@ -1,0 +1,178 @@
+//! The tables on the host, for tests, fuzzing and whoever wants to know what the gate would do without a kernel.
+
+use core::{
+    cell::{OnceCell, RefCell},
+    sync::atomic::AtomicU64,
+};
+use std::{collections::HashMap, vec::Vec};
+
+use crate::{
+    Reason,
+    budget::Budgets,
+    decide::{Admission, Binding, Case, Tables, admit, bind, stranger},
+    event::Event,
+    frame::Frame,
+    tables::{
+        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
+        Session, Zone,
+    },
+};
+
+/// A row of the garden: a key, and how many of its bits count.
+pub type GardenRow = (u32, GardenKey);
+
+/// The tables, as the kernel's maps hold them.
+#[derive(Debug)]
+pub struct HostTables {
+    /// The interface at which frames arrive.
+    pub ifindex: u32,
+    /// Which frames belong to which zone.
+    pub zones: HashMap<Attachment, Zone>,
+    /// Each zone's configuration.
+    pub configs: HashMap<Zone, GateConfig>,
+    /// Who is logged in.
+    pub sessions: HashMap<ClientKey, Session>,
+    /// What each session has carried, by its slot.
+    pub states: Vec<ClientState<AtomicU64>>,
+    /// Where strangers may go.
+    pub services: HashMap<ServiceKey, Service>,
+    /// The walled garden, by prefix.
+    pub garden: Vec<GardenRow>,
+    /// The walled garden, as learned: until when.
+    pub learned: HashMap<ServiceKey, u64>,
+    /// Who uses which address.
+    pub owners: RefCell<HashMap<OwnedAddress, ClientKey>>,
+    /// What strangers have spent.
+    pub strangers: HashMap<ClientKey, Budgets<AtomicU64>>,
+    /// The secrets behind the SYN cookies.
+    pub keys: CookieKeys,
+    /// Now, in nanoseconds of CLOCK_MONOTONIC.
+    pub now_ns: u64,
+    /// What was told.
+    pub events: RefCell<Vec<Event>>,
+    /// The stranger that the last decision saw first.
+    newcomer: OnceCell<(ClientKey, Budgets<AtomicU64>)>,
+}
+
+impl HostTables {
+    /// Empty tables with these secrets.
+    pub fn new(keys: CookieKeys) -> Self {
+        Self {
+            ifindex: 0,
+            zones: HashMap::new(),
+            configs: HashMap::new(),
+            sessions: HashMap::new(),
+            states: Vec::new(),
+            services: HashMap::new(),
+            garden: Vec::new(),
+            learned: HashMap::new(),
+            owners: RefCell::default(),
+            strangers: HashMap::new(),
+            keys,
+            now_ns: 0,
+            events: RefCell::default(),
+            newcomer: OnceCell::new(),
+        }
+    }
+
+    /// Takes over what the last decision began. To be called before the next.
+    pub fn settle(&mut self) {
+        if let Some((client, budgets)) = self.newcomer.take() {
+            self.strangers.insert(client, budgets);
+        }
+    }
+}
+
+impl Tables for HostTables {
+    const LIVE: bool = true;
+    type Word = AtomicU64;
+
+    fn zone(&self, outer: u16, inner: u16) -> Option<Zone> {
+        self.zones.get(&Attachment::new(self.ifindex, outer, inner)).copied()
+    }
+
+    fn config(&self, zone: Zone) -> Option<&GateConfig> {
+        self.configs.get(&zone)
+    }
+
+    fn session(&self, client: &ClientKey) -> Option<&Session> {
+        self.sessions.get(client)
+    }
+
+    fn state(&self, slot: u32) -> Option<&ClientState<AtomicU64>> {
+        self.states.get(slot as usize)
+    }
+
+    fn service(&self, destination: &ServiceKey) -> Option<Service> {
+        self.services.get(destination).copied()
+    }
+
+    fn garden(&self, destination: &GardenKey) -> bool {
+        let wanted = bits(destination);
+        self.garden.iter().any(|(length, row)| {
+            let shift = GardenKey::ALL_BITS - length;
+            let row = bits(row);
+            if shift < 128 {
+                row.0 == wanted.0 && row.1 >> shift == wanted.1 >> shift
+            } else {
+                row.0 >> (shift - 128) == wanted.0 >> (shift - 128)
+            }
+        })
+    }
+
+    fn learned_until(&self, destination: &ServiceKey) -> Option<u64> {
+        self.learned.get(destination).copied()
+    }
+
+    fn owner(&self, address: &OwnedAddress) -> Option<ClientKey> {
+        self.owners.borrow().get(address).copied()
+    }
+
+    fn own(&self, address: &OwnedAddress, client: ClientKey) {
+        self.owners.borrow_mut().insert(*address, client);
+    }
+
+    fn disown(&self, address: &OwnedAddress) {
+        self.owners.borrow_mut().remove(address);
+    }
+
+    fn budgets(&self, stranger: &ClientKey) -> (Option<&Budgets<AtomicU64>>, bool) {
+        if let Some(row) = self.strangers.get(stranger) {
+            return (Some(row), false);
+        }
+        let new = self.newcomer.get().is_none();
+        let (client, row) = self.newcomer.get_or_init(|| (*stranger, Budgets::default()));
+        assert_eq!(client, stranger, "a decision is about one client, and the last one was settled");
+        (Some(row), new)
+    }
+
+    fn cookie_keys(&self) -> Option<&CookieKeys> {
+        Some(&self.keys)
+    }
+
+    fn tell(&self, event: &Event) {
+        self.events.borrow_mut().push(*event);
+    }
+
+    fn stranger<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case) {
+        stranger(frame, self, config, case);
+    }
+
+    fn bind(&self, request: &Binding) -> bool {
+        bind(self, request)
+    }
+
+    fn admit(&self, request: &Admission) -> Option<Reason> {
+        admit(self, request)
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+}
+
+/// The bits of a key in the order in which the kernel compares them: those that are always the same, then the address.
+fn bits(key: &GardenKey) -> (u64, u128) {
+    let exact = u64::from(key.zone().number()) << 48 | u64::from(key.port()) << 32 | u64::from(key.protocol()) << 24;
+    (exact, u128::from_be_bytes(key.address().0))
+}

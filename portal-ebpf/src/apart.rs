@@ -1,0 +1,110 @@
+//! The parts of the decision that the verifier checks apart, each once: global functions (Linux 5.6). Inlined, or as functions that are checked
+//! with every state they are called in, they would be checked again for every kind of frame.
+//!
+//! Such a function takes five registers and returns one.
+#![expect(unsafe_code, reason = "an exported symbol is what makes a function global")]
+
+use core::ptr;
+
+use aya_ebpf::bindings::xdp_md;
+use portal_common::{
+    Reason,
+    budget::Class,
+    decide::{Admission, Binding, Tables as _, admit, bind, stranger},
+    tables::{Address, ClientKey, Strictness},
+};
+
+use crate::{
+    packet::Packet,
+    tables::{Kernel, Program, case},
+};
+
+/// No lookup below needs the interface: the zone is known by now.
+const ANY_INTERFACE: u32 = 0;
+
+const LIVE: u64 = 1 << 63;
+const ESTRANGED: u64 = 1 << 62;
+const NO_CLASS: u64 = 0xff;
+
+/// [`stranger`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_stranger(live: bool, ctx: *mut xdp_md) {
+    portal_stranger(ctx, u64::from(live));
+}
+
+/// [`admit`], across registers.
+#[inline(always)]
+pub(crate) fn call_admit(live: bool, request: &Admission) -> Option<Reason> {
+    let Admission { client, claimed, class, bytes, estranged, now_ns } = *request;
+    let class = match class {
+        Some(class) => class as u64,
+        None => NO_CLASS,
+    };
+    let rest = u64::from(bytes) << 8 | class | if live { LIVE } else { 0 } | if estranged { ESTRANGED } else { 0 };
+    let [high, low] = claimed.words();
+    match portal_admit(client.to_word(), high, low, rest, now_ns) {
+        0 => None,
+        refused => Some(Reason::of_admission(refused)),
+    }
+}
+
+/// [`bind`], across registers.
+#[inline(always)]
+pub(crate) fn call_bind(live: bool, request: &Binding) -> bool {
+    let Binding { client, claimed, slot, strictness, now_ns } = *request;
+    let rest = u64::from(slot) << 8 | strictness as u64 | if live { LIVE } else { 0 };
+    let [high, low] = claimed.words();
+    portal_bind(client.to_word(), high, low, rest, now_ns) != 0
+}
+
+/// 0, or 1 where there is no case: that cannot be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_stranger(ctx: *mut xdp_md, live: u64) -> u32 {
+    let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 1 };
+    // No rule of a stranger's depends on whether it is live.
+    let tables = Kernel::<false> { ifindex: ANY_INTERFACE, ctx };
+    let Some(config) = tables.config(case.client().zone()) else { return 1 };
+    stranger(&Packet::over(ctx), &tables, config, case);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_admit(client: u64, high: u64, low: u64, rest: u64, now_ns: u64) -> u32 {
+    let request = Admission {
+        client: ClientKey::from_word(client),
+        claimed: Address::from_words([high, low]),
+        class: Class::from_number((rest & 0xff) as u32),
+        bytes: (rest >> 8) as u32,
+        estranged: rest & ESTRANGED != 0,
+        now_ns,
+    };
+    let refused = if rest & LIVE == 0 {
+        admit(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+    } else {
+        admit(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+    };
+    match refused {
+        Some(reason) => reason as u32,
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_bind(client: u64, high: u64, low: u64, rest: u64, now_ns: u64) -> u32 {
+    let request = Binding {
+        client: ClientKey::from_word(client),
+        claimed: Address::from_words([high, low]),
+        slot: (rest >> 8) as u32,
+        strictness: if rest & 0xff == Strictness::Learn as u64 { Strictness::Learn } else { Strictness::Strict },
+        now_ns,
+    };
+    let bound = if rest & LIVE == 0 {
+        bind(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+    } else {
+        bind(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+    };
+    u32::from(bound)
+}

@@ -1,0 +1,209 @@
+//! What the decision looks up and changes, in the maps.
+#![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, xdp_md},
+    btf_maps::lpm_trie::Key,
+    helpers::generated::bpf_ktime_get_coarse_ns,
+};
+use portal_common::{
+    Reason, bucket,
+    budget::{Budgets, Limit},
+    decide::{Admission, Binding, Case, Tables},
+    event::{Event, Lost},
+    frame::Frame,
+    reason::REASON_SLOTS,
+    tables::{
+        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
+        Session, Zone,
+    },
+};
+
+use crate::apart;
+use crate::maps::{
+    CASES, CLIENTS, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, LEARNED, LOST, OWNERS, SERVICES, SESSIONS,
+    STRANGERS, ZONES,
+};
+use crate::word::KernelWord;
+
+/// The tables as the kernel holds them, for frames that cross this interface. Without `LIVE` nothing in them is changed.
+pub(crate) struct Kernel<const LIVE: bool> {
+    pub(crate) ifindex: u32,
+    /// The frame's context; null where no frame arrives.
+    pub(crate) ctx: *mut xdp_md,
+}
+
+/// Whose case it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Program {
+    Gate = 0,
+    Explain = 1,
+    Meter = 2,
+}
+
+/// The case of the frame that this CPU decides about.
+#[inline(always)]
+pub(crate) fn case<'a>(of: Program) -> Option<&'a mut Case> {
+    let row = CASES.get_ptr_mut(of as u32)?;
+    // SAFETY: the row has the case's size and is aligned like it; zeroed, as it is at first, it is a case too. It is this CPU's own, and one frame is
+    // done with before the next: no program is interrupted by another run of itself.
+    Some(unsafe { &mut *row.cast() })
+}
+
+/// How many events a CPU may tell in a second, and at once: enough to see what is going on.
+const EVENTS_PER_SECOND: u64 = 1000;
+const EVENTS_AT_ONCE: u64 = 1000;
+
+/// A stranger that has spent nothing.
+static NEW_STRANGER: Budgets<u64> = Budgets { buckets: [0; 6], told_ns: 0, reserved: 0 };
+
+impl<const L: bool> Tables for Kernel<L> {
+    const LIVE: bool = L;
+    type Word = KernelWord;
+
+    #[inline(always)]
+    fn zone(&self, outer: u16, inner: u16) -> Option<Zone> {
+        // SAFETY: one aligned word.
+        let number = *unsafe { ZONES.get(Attachment::new(self.ifindex, outer, inner)) }?;
+        Some(Zone::new(number as u16))
+    }
+
+    #[inline(always)]
+    fn config(&self, zone: Zone) -> Option<&GateConfig> {
+        CONFIG.get(u32::from(zone.number()))
+    }
+
+    #[inline(always)]
+    fn session(&self, client: &ClientKey) -> Option<&Session> {
+        // SAFETY: user space replaces a session as a whole, by another element; the old one stays readable until the program ends.
+        unsafe { SESSIONS.get(client) }
+    }
+
+    #[inline(always)]
+    fn state(&self, slot: u32) -> Option<&ClientState<KernelWord>> {
+        CLIENTS.get(slot)
+    }
+
+    #[inline(always)]
+    fn service(&self, destination: &ServiceKey) -> Option<Service> {
+        // SAFETY: one aligned word.
+        let number = *unsafe { SERVICES.get(destination) }?;
+        Service::try_from(number).ok()
+    }
+
+    #[inline(always)]
+    fn garden(&self, destination: &GardenKey) -> bool {
+        /// The kernel's key is a length of four bytes, then the data, which the BPF stack holds only where eight bytes are aligned.
+        #[repr(C, align(8))]
+        struct Aligned {
+            padding: u32,
+            key: Key<GardenKey>,
+        }
+        let aligned = Aligned { padding: 0, key: Key::new(GardenKey::ALL_BITS, *destination) };
+        let _ = aligned.padding;
+        GARDEN.get(&aligned.key).is_some()
+    }
+
+    #[inline(always)]
+    fn learned_until(&self, destination: &ServiceKey) -> Option<u64> {
+        // SAFETY: one aligned word.
+        unsafe { LEARNED.get(destination) }.copied()
+    }
+
+    #[inline(always)]
+    fn owner(&self, address: &OwnedAddress) -> Option<ClientKey> {
+        // SAFETY: one aligned word.
+        unsafe { OWNERS.get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn own(&self, address: &OwnedAddress, client: ClientKey) {
+        // Full: the session is bound all the same, and only another's claim to the address is not refused.
+        let _: Result<(), i32> = OWNERS.insert(address, client, 0);
+    }
+
+    #[inline(always)]
+    fn disown(&self, address: &OwnedAddress) {
+        // It may be gone already.
+        let _: Result<(), i32> = OWNERS.remove(address);
+    }
+
+    #[inline(always)]
+    fn budgets(&self, stranger: &ClientKey) -> (Option<&Budgets<KernelWord>>, bool) {
+        // SAFETY: its words are atomic. A row that is evicted meanwhile is another's in the worst case, who gets a packet more or less.
+        if let Some(row) = unsafe { STRANGERS.get(stranger) } {
+            return (Some(row), false);
+        }
+        if !L {
+            return (None, false);
+        }
+        // SAFETY: the same bytes; words are atomic only where they are shared.
+        let empty: &Budgets<KernelWord> = unsafe { &*(&raw const NEW_STRANGER).cast() };
+        // Another CPU may have been faster: then its row is found.
+        let new = STRANGERS.insert(stranger, empty, u64::from(BPF_NOEXIST)).is_ok();
+        // SAFETY: as above.
+        (unsafe { STRANGERS.get(stranger) }, new)
+    }
+
+    #[inline(always)]
+    fn cookie_keys(&self) -> Option<&CookieKeys> {
+        COOKIE_KEYS.get(0)
+    }
+
+    #[inline(always)]
+    fn tell(&self, event: &Event) {
+        if L {
+            tell(event);
+        }
+    }
+
+    #[inline(always)]
+    fn stranger<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, _case: &mut Case) {
+        apart::call_stranger(L, self.ctx);
+    }
+
+    #[inline(always)]
+    fn bind(&self, request: &Binding) -> bool {
+        apart::call_bind(L, request)
+    }
+
+    #[inline(always)]
+    fn admit(&self, request: &Admission) -> Option<Reason> {
+        apart::call_admit(L, request)
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+// A function of its own: it is seldom called, and from many places.
+#[inline(never)]
+fn tell(event: &Event) {
+    const LIMIT: Limit = Limit::new(EVENTS_PER_SECOND, EVENTS_AT_ONCE);
+    let Some(lost) = lost() else { return };
+    // SAFETY: this CPU's own; atomic only in type.
+    let bucket = unsafe { KernelWord::from_ptr(&raw mut (*lost).bucket) };
+    if !bucket::spend(bucket, event.at_ns, LIMIT.cost_ns(1), LIMIT.burst_ns()) || EVENTS.output(event, 0).is_err() {
+        // SAFETY: as above.
+        unsafe { (*lost).events += 1 };
+    }
+}
+
+/// This CPU's counts of what was lost.
+#[inline(always)]
+pub(crate) fn lost() -> Option<*mut Lost> {
+    LOST.get_ptr_mut(0)
+}
+
+/// Counts a reason, by its number, on this CPU.
+#[inline(always)]
+pub(crate) fn count(row: u32, reason: usize) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(row) {
+        let slot = reason & (REASON_SLOTS - 1);
+        // SAFETY: the slot is within the array, and this CPU's copy has no other writer: the program is not preempted by another of ours.
+        unsafe { (*counters).packets[slot] += 1 };
+    }
+}

@@ -1,0 +1,465 @@
+//! The guest networks of a running daemon: which are guarded, and guarding others and no longer at run time.
+//!
+//! A network is guarded by a row in the gate's tables; its interface has one gate, one meter and one responder for all its networks.
+
+mod observed;
+mod policy;
+mod port;
+mod running;
+mod setup;
+mod view;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use anyhow::{Context as _, Result};
+use portal_common::tables::{GateConfig, Zone};
+use tracing::{info, warn};
+
+use self::port::{Common, Port};
+use super::{garden::WalledGarden, preflight};
+use crate::{
+    config::{self, Config},
+    datapath::{
+        gate::Gate,
+        names::ZoneNames,
+        pins::Pins,
+        zones::{ZonePolicy, ZoneTables},
+    },
+    net::{Interface, XdpMode},
+    responder::{SharedKeys, SharedSockets, Snapshot},
+    session::SessionStore,
+};
+
+pub(super) use policy::zone_policy;
+pub use running::RunningZone;
+pub(super) use setup::{BoundZone, ZoneSetup, check_together, interfaces};
+pub use view::ZoneView;
+
+/// Why a network could not be guarded, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ZoneError {
+    /// The configuration names no such network.
+    #[error("the configuration has no network `{name}`; it has: {}", known.join(", "))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The networks there are.
+        known: Vec<String>,
+    },
+    /// It is guarded already.
+    #[error("the network `{0}` is guarded already")]
+    Attached(String),
+    /// It is not guarded.
+    #[error("the network `{0}` is not guarded")]
+    Detached(String),
+    /// It is the last on its interface, so that the gate would come off.
+    #[error("`{name}` is the last network on {interface}: without it the gate comes off, and everything passes there")]
+    WouldOpen {
+        /// The network.
+        name: String,
+        /// Its interface.
+        interface: String,
+    },
+    /// Something else was in the way. Nothing was changed.
+    #[error("{0:#}")]
+    Refused(anyhow::Error),
+}
+
+impl ZoneError {
+    /// The stable code, for programs.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "no_such_zone",
+            Self::Attached(_) => "zone_attached",
+            Self::Detached(_) => "zone_detached",
+            Self::WouldOpen { .. } => "would_open_network",
+            Self::Refused(_) => "zone_refused",
+        }
+    }
+
+    /// What to do.
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => {
+                "add a [[zone]] section of this name to the configuration file, or correct the name"
+            }
+            Self::Attached(_) => "detach it first, to have what has changed in its configuration",
+            Self::Detached(_) => "`portalctl zones list` shows which are guarded",
+            Self::WouldOpen { .. } => "say that the network may be open, if that is what you want",
+            Self::Refused(_) => "the message names the cause; what is guarded goes on as it was",
+        }
+    }
+}
+
+/// The guest networks of a running daemon.
+pub struct ZoneManager {
+    /// Read again when a network is attached.
+    config_path: PathBuf,
+    limits: config::Limits,
+    store: Arc<SessionStore>,
+    common: Common,
+    tables: Arc<Mutex<ZoneTables>>,
+    garden: Arc<WalledGarden>,
+    gate: Arc<Mutex<Gate>>,
+    pins: Pins,
+    program_id: u32,
+    running: RwLock<Vec<Arc<RunningZone>>>,
+    /// Held over every change.
+    ports: tokio::sync::Mutex<Ports>,
+}
+
+struct Ports {
+    open: Vec<Port>,
+    names: ZoneNames,
+}
+
+/// What a manager works with.
+pub(super) struct Parts {
+    pub(super) config_path: PathBuf,
+    pub(super) limits: config::Limits,
+    pub(super) store: Arc<SessionStore>,
+    pub(super) sockets: SharedSockets,
+    pub(super) keys: SharedKeys,
+    pub(super) tables: Arc<Mutex<ZoneTables>>,
+    pub(super) names: ZoneNames,
+    pub(super) garden: Arc<WalledGarden>,
+    pub(super) gate: Gate,
+    pub(super) pins: Pins,
+}
+
+impl ZoneManager {
+    /// Guards nothing yet.
+    pub(super) fn new(parts: Parts) -> Result<Self> {
+        let Parts { config_path, limits, store, sockets, keys, tables, names, garden, mut gate, pins } = parts;
+        let memory = limits.responder_memory_kib.get() as usize * 1024;
+        let program_id = gate.program_id()?;
+        Ok(Self {
+            config_path,
+            limits,
+            store,
+            common: Common { sockets, keys, memory },
+            tables,
+            garden,
+            gate: Arc::new(Mutex::new(gate)),
+            pins,
+            program_id,
+            running: RwLock::default(),
+            ports: tokio::sync::Mutex::new(Ports { open: Vec::new(), names }),
+        })
+    }
+
+    /// The networks that are guarded.
+    pub fn running(&self) -> Vec<Arc<RunningZone>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The guarded network of this name.
+    pub fn zone(&self, name: &str) -> Option<Arc<RunningZone>> {
+        self.running().into_iter().find(|zone| zone.name() == name)
+    }
+
+    /// The sessions of all networks.
+    pub fn sessions(&self) -> &Arc<SessionStore> {
+        &self.store
+    }
+
+    /// The programs, for BPF_PROG_TEST_RUN. Held for as long as that takes, and no longer.
+    pub fn gate(&self) -> &Arc<Mutex<Gate>> {
+        &self.gate
+    }
+
+    /// The gate's program id.
+    pub fn program_id(&self) -> u32 {
+        self.program_id
+    }
+
+    /// The walled garden.
+    pub fn garden(&self) -> &Arc<WalledGarden> {
+        &self.garden
+    }
+
+    /// Changes what the gate is told of a network: whether it is captured from, and the like. It is so until the network is attached
+    /// again.
+    pub fn configure(&self, zone: Zone, change: impl FnOnce(GateConfig) -> GateConfig) -> Result<()> {
+        let mut tables = self.tables();
+        let config = tables.config(zone)?;
+        anyhow::ensure!(config.is_ready(), "zone number {} is not guarded", zone.number());
+        tables.configure(zone, change(config))
+    }
+
+    /// The networks that are guarded, then those of the configuration file that are not. Where the file can't be read it is only the former.
+    pub async fn list(&self) -> Vec<ZoneView> {
+        let ports = self.ports.lock().await;
+        let running = self.running();
+        let port = |zone: &RunningZone| ports.open.iter().find(|port| port.interface.index == zone.setup.port.index);
+        let mut views: Vec<_> = running.iter().filter_map(|zone| Some(ZoneView::attached(zone, port(zone)?))).collect();
+        if let Ok(config) = Config::load(&self.config_path) {
+            let others =
+                config.zones().into_iter().filter(|zone| running.iter().all(|r| r.name() != zone.guest.name.as_str()));
+            views.extend(others.map(|zone| ZoneView::detached(&zone)));
+        }
+        views
+    }
+
+    /// Guards the network of this name, as the configuration file has it now.
+    pub async fn attach(&self, name: &str) -> Result<ZoneView, ZoneError> {
+        let mut ports = self.ports.lock().await;
+        if self.zone(name).is_some() {
+            return Err(ZoneError::Attached(name.to_owned()));
+        }
+        let config = Config::load(&self.config_path).map_err(|e| ZoneError::Refused(e.into()))?;
+        let mut zones = config.zones();
+        let Some(found) = zones.iter().position(|zone| zone.guest.name.as_str() == name) else {
+            let known = zones.iter().map(|zone| zone.guest.name.to_string()).collect();
+            return Err(ZoneError::Unknown { name: name.to_owned(), known });
+        };
+        let bound = self.prepare(&config, zones.swap_remove(found), &ports).await.map_err(ZoneError::Refused)?;
+        self.admit(&mut ports, vec![bound], false).map_err(ZoneError::Refused)?;
+        let zone = self.zone(name).ok_or_else(|| ZoneError::Detached(name.to_owned()))?;
+        info!(zone = name, interface = zone.setup.port.name, "the network is guarded");
+        let port = ports.open.iter().find(|port| port.interface.index == zone.setup.port.index);
+        Ok(port.map_or_else(|| ZoneView::detached(&zone.setup.written), |port| ZoneView::attached(&zone, port)))
+    }
+
+    /// Checks a network beside those that are guarded, and makes its login page listen.
+    async fn prepare(&self, config: &Config, zone: config::ZoneConfig, ports: &Ports) -> Result<BoundZone> {
+        let setup = ZoneSetup::new(config, zone).await?;
+        let running = self.running();
+        let mut together: Vec<ZoneSetup> = running.iter().map(|zone| zone.setup.clone()).collect();
+        for other in &together {
+            if let Some(listener) = setup.shares_listener(other) {
+                anyhow::bail!(
+                    "the login page of `{}` listens on {listener} already: give `{}` its own `listen` in [zone.portal], or start portald again with both \
+                     in its configuration",
+                    other.name(),
+                    setup.name()
+                );
+            }
+        }
+        together.push(setup.clone());
+        check_together(&together)?;
+        preflight::destinations(&together)?;
+        preflight::interface(&setup)?;
+        match ports.open.iter().find(|port| port.interface.index == setup.port.index) {
+            Some(port) => anyhow::ensure!(
+                port.mode == setup.effective.zone.xdp_mode,
+                "the gate runs on {} in {} mode, and `xdp_mode` says otherwise",
+                port.interface.name,
+                port.mode
+            ),
+            None => {
+                let survey = self.pins.directory().survey(self.limits.clients.get())?;
+                let others: Vec<&Interface> = ports.open.iter().map(|port| &port.interface).collect();
+                preflight::leftovers(&[(&setup.port, setup.effective.zone.xdp_mode)], &others, &survey)?;
+            }
+        }
+        setup.bind(false).await
+    }
+
+    /// Guards these networks beside those that are. `first`: the daemon starts, and whatever else the tables hold is of no network any more.
+    pub(super) fn guard(&self, zones: Vec<BoundZone>) -> Result<()> {
+        let mut ports = self.ports.try_lock().context("the networks are being changed already")?;
+        self.admit(&mut ports, zones, true)
+    }
+
+    fn admit(&self, ports: &mut Ports, zones: Vec<BoundZone>, first: bool) -> Result<()> {
+        let before = self.running();
+        let new: Vec<&ZoneSetup> = zones.iter().map(|bound| &bound.setup).collect();
+        let wanted: Vec<&str> = before.iter().map(|z| z.name()).chain(new.iter().map(|z| z.name())).collect();
+        let numbering = ports.names.number(&wanted)?;
+        let numbers = &numbering.zones[before.len()..];
+
+        // First the sockets: a gate that sends them requests comes later.
+        let all: Vec<&ZoneSetup> = before.iter().map(|zone| &zone.setup).chain(new.iter().copied()).collect();
+        let on = |index: u32| all.iter().copied().filter(|zone| zone.port.index == index).collect::<Vec<_>>();
+        let mut opened: Vec<Port> = Vec::new();
+        for zone in &new {
+            let here = |port: &Port| port.interface.index == zone.port.index;
+            if !ports.open.iter().chain(&opened).any(here) {
+                let taken: Vec<u32> = ports.open.iter().chain(&opened).map(Port::slot).collect();
+                opened.push(Port::open(&on(zone.port.index), &taken, &self.common)?);
+            }
+        }
+
+        // Then what nobody is to find again.
+        let retired = numbering.retired.iter().copied().filter(|zone| first || numbers.contains(zone));
+        self.retire(&retired.collect::<Vec<_>>(), &mut ports.names)?;
+        let attachments: Vec<_> = all.iter().map(|zone| zone.attachment()).collect();
+        if first {
+            self.tables().detach_where(|place, _| !attachments.contains(&place))?;
+        }
+
+        // Then the tables, and last the gates.
+        self.garden.set_own(own_addresses(&all));
+        let done = new.iter().zip(numbers).try_for_each(|(setup, number)| {
+            let port = ports.open.iter().chain(&opened).find(|port| port.interface.index == setup.port.index);
+            let base = port.context("a network without its interface")?.xsk_base();
+            ports.names.set(*number, setup.name())?;
+            self.garden.set_zone(*number, &setup.effective)?;
+            let policy = zone_policy(setup, *number, base);
+            let config = self.garden.told(*number, policy.config);
+            self.tables().fill(&ZonePolicy { config, ..policy })
+        });
+        let done = done.and_then(|()| if first { self.garden.adopt() } else { Ok(()) });
+        let done = done.and_then(|()| self.attach_gates(&opened));
+        if let Err(e) = done {
+            if !first {
+                // What was guarded before goes on, and nothing else.
+                for number in numbers {
+                    if let Err(e) = self.tables().remove(*number).and_then(|()| self.garden.remove_zone(*number)) {
+                        warn!(
+                            error = format!("{e:#}"),
+                            "a network that could not be guarded stays in the gate's tables"
+                        );
+                    }
+                }
+            }
+            return Err(e);
+        }
+        for port in &ports.open {
+            port.answer(&on(port.interface.index));
+        }
+        ports.open.append(&mut opened);
+        let numbers = numbers.to_vec();
+        for (bound, number) in zones.into_iter().zip(numbers) {
+            let zone = Arc::new(RunningZone::start(bound, number, &self.store, self.limits)?);
+            if zone.setup.written.guest.shadow {
+                warn!(
+                    zone = zone.name(),
+                    "shadow mode: the gate decides and counts, and lets everything pass: the network is OPEN"
+                );
+            }
+            self.running.write().unwrap_or_else(PoisonError::into_inner).push(zone);
+        }
+        Ok(())
+    }
+
+    /// Puts the gate on these interfaces, or on none that had none before.
+    fn attach_gates(&self, ports: &[Port]) -> Result<()> {
+        let mut gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh: Vec<&Port> = Vec::new();
+        for port in ports {
+            let Interface { index, name, .. } = &port.interface;
+            let is_fresh = !self.pins.directory().link(*index).exists();
+            if let Err(e) = gate.attach(&self.pins, *index, name, port.mode) {
+                for port in fresh {
+                    if let Err(e) = Gate::detach(&self.pins, port.interface.index, &port.interface.name) {
+                        warn!(
+                            interface = port.interface.name,
+                            error = format!("{e:#}"),
+                            "the gate stays on the interface"
+                        );
+                    }
+                }
+                return Err(e);
+            }
+            if is_fresh {
+                fresh.push(port);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything that belongs to numbers that are to be free, or another network's.
+    fn retire(&self, numbers: &[Zone], names: &mut ZoneNames) -> Result<()> {
+        for number in numbers {
+            self.tables().remove(*number)?;
+            self.garden.remove_zone(*number)?;
+        }
+        let removed = self.store.remove_zones(numbers)?;
+        for number in numbers {
+            names.clear(*number)?;
+            info!(
+                number = number.number(),
+                sessions = removed,
+                "a network is no longer in the configuration: its sessions are forgotten"
+            );
+        }
+        Ok(())
+    }
+
+    /// Guards the network of this name no longer. Its sessions stay for when it is attached again; until then its frames are dropped. Where it is the
+    /// last on its interface, the gate comes off, and `may_open` must say that this is wanted.
+    pub async fn detach(&self, name: &str, may_open: bool) -> Result<(), ZoneError> {
+        let mut ports = self.ports.lock().await;
+        let zone = self.zone(name).ok_or_else(|| ZoneError::Detached(name.to_owned()))?;
+        let port = &zone.setup.port;
+        let rest: Vec<_> = self.running().into_iter().filter(|other| other.name() != name).collect();
+        let beside: Vec<&ZoneSetup> =
+            rest.iter().map(|z| &z.setup).filter(|setup| setup.port.index == port.index).collect();
+        if beside.is_empty() {
+            if !may_open {
+                return Err(ZoneError::WouldOpen { name: name.to_owned(), interface: port.name.clone() });
+            }
+            Gate::detach(&self.pins, port.index, &port.name).map_err(ZoneError::Refused)?;
+        }
+        self.tables().remove(zone.number).map_err(ZoneError::Refused)?;
+        self.garden.remove_zone(zone.number).map_err(ZoneError::Refused)?;
+        if beside.is_empty() {
+            // With it go the sockets.
+            ports.open.retain(|open| open.interface.index != port.index);
+            warn!(zone = name, interface = port.name, "the gate is detached: the network is OPEN");
+        } else {
+            for open in ports.open.iter().filter(|open| open.interface.index == port.index) {
+                open.answer(&beside);
+            }
+            info!(zone = name, interface = port.name, "the network is no longer guarded: its frames are dropped");
+        }
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = rest;
+        zone.stop().await;
+        Ok(())
+    }
+
+    /// What has ended by itself, if anything has.
+    pub(super) async fn failed(&self) -> Option<String> {
+        let ports = self.ports.lock().await;
+        let responder = ports.open.iter().find_map(|port| {
+            let queue = port.responder.failed()?;
+            Some(format!("the responder of receive queue {queue} of {} failed; the log says why", port.interface.name))
+        });
+        let page = || {
+            self.running()
+                .iter()
+                .find(|z| z.page_ended())
+                .map(|z| format!("the login page of `{}` ended by itself", z.name()))
+        };
+        let garden = || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
+        responder.or_else(page).or_else(garden)
+    }
+
+    /// Ends the login pages; what is being answered is answered. The gate stays.
+    pub(super) async fn stop(&self) {
+        let zones = self.running();
+        futures::future::join_all(zones.iter().map(|zone| zone.stop())).await;
+    }
+
+    /// What all responders together have done.
+    pub fn responder_total(&self) -> Snapshot {
+        let mut total = Snapshot::default();
+        // While networks are being changed, the figures wait.
+        if let Ok(ports) = self.ports.try_lock() {
+            for port in &ports.open {
+                total += port.responder.total();
+            }
+        }
+        total
+    }
+
+    /// The interfaces with a gate, and its mode there.
+    pub async fn interfaces(&self) -> Vec<(String, XdpMode)> {
+        self.ports.lock().await.open.iter().map(|port| (port.interface.name.clone(), port.mode)).collect()
+    }
+
+    fn tables(&self) -> MutexGuard<'_, ZoneTables> {
+        // What it guards is in the kernel.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The gateway's addresses on these networks.
+fn own_addresses(zones: &[&ZoneSetup]) -> Vec<std::net::IpAddr> {
+    zones.iter().flat_map(|zone| zone.network.addresses()).collect()
+}

@@ -1,0 +1,294 @@
+//! The kernel's tables of sessions: everything that is done to them, for all zones.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use portal_common::tables::{ClientKey, ClientState, OwnedAddress, Session, Zone};
+
+use super::{Cause, ClientView, SessionError, SessionEvents, slots::Slots};
+use crate::{
+    clock,
+    datapath::{clients::ClientStates, owners::Owners, pins::max_owners, sessions::SessionTable},
+    net::Mac,
+};
+
+/// A full table is searched for sessions that are over at most this often, so that strangers can't keep the daemon busy.
+const SWEEP_WHEN_FULL_EVERY: Duration = Duration::from_secs(1);
+/// Nor for more than one part in this many of the time: a search of a large table takes long.
+const SEARCH_SHARE: u32 = 20;
+
+/// The sessions of all zones.
+pub struct SessionStore {
+    pub(super) table: SessionTable,
+    pub(super) states: ClientStates,
+    pub(super) owners: Owners,
+    slots: Slots,
+    zones: RwLock<HashMap<Zone, String>>,
+    events: SessionEvents,
+    /// Held over every read that a write follows: for a few system calls, never for a walk.
+    writing: Mutex<()>,
+    /// Held while a full table is searched; when it may be searched again.
+    pub(super) search: Mutex<Option<Instant>>,
+}
+
+/// A client's session, and what it has carried.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) client: ClientKey,
+    pub(super) session: Session,
+    pub(super) state: ClientState<u64>,
+}
+
+impl Entry {
+    /// Why it is over, if it is.
+    pub(super) fn over(&self, now_ns: u64) -> Option<Cause> {
+        let Self { session, state, .. } = self;
+        if !session.is_live(now_ns) {
+            Some(Cause::Expired)
+        } else if session.is_idle(state.last_seen_ns, now_ns) {
+            Some(Cause::Idle)
+        } else {
+            // The frame that crosses the quota is counted too, so that it stays crossed.
+            (state.quota_used > session.quota_bytes()).then_some(Cause::Quota)
+        }
+    }
+}
+
+impl SessionStore {
+    /// The sessions in these tables; what is in them stays.
+    pub fn over(table: SessionTable, states: ClientStates, owners: Owners) -> Result<Self> {
+        let used: Vec<u32> = table.find(|_, _| true)?.iter().map(|(_, session)| session.slot()).collect();
+        let slots = Slots::new(states.slots(), used);
+        Ok(Self {
+            table,
+            states,
+            owners,
+            slots,
+            zones: RwLock::default(),
+            events: SessionEvents::default(),
+            writing: Mutex::default(),
+            search: Mutex::default(),
+        })
+    }
+
+    /// Sessions in tables of their own, that no program reads.
+    pub fn create(capacity: u32) -> Result<Self> {
+        let owners = Owners::create(max_owners(capacity))?;
+        Self::over(SessionTable::create(capacity)?, ClientStates::create(capacity)?, owners)
+    }
+
+    /// As the next daemon finds it.
+    #[cfg(test)]
+    pub(super) fn reopened(self) -> Self {
+        Self::over(self.table, self.states, self.owners).unwrap()
+    }
+
+    /// How many sessions fit, in all zones together.
+    pub fn capacity(&self) -> u32 {
+        self.table.capacity()
+    }
+
+    /// What happens to sessions.
+    pub fn events(&self) -> &SessionEvents {
+        &self.events
+    }
+
+    /// The zone's name; its number where it is not known.
+    pub fn zone_name(&self, zone: Zone) -> String {
+        let zones = self.zones.read().unwrap_or_else(PoisonError::into_inner);
+        zones.get(&zone).cloned().unwrap_or_else(|| format!("#{}", zone.number()))
+    }
+
+    /// Notes the zone's name.
+    pub(super) fn name_zone(&self, zone: Zone, name: &str) {
+        self.zones.write().unwrap_or_else(PoisonError::into_inner).insert(zone, name.to_owned());
+    }
+
+    /// How many sessions are live, in all zones. Some microseconds for each place in the table: not for an async task.
+    pub fn count(&self) -> Result<usize, SessionError> {
+        Ok(self.find(|_| true, |entry, now| entry.over(now).is_none())?.len())
+    }
+
+    /// Every live session, sorted by zone number and MAC address. As [`Self::count`].
+    pub fn list(&self) -> Result<Vec<ClientView>, SessionError> {
+        let now = clock::now_ns();
+        let live = self.find(|_| true, |entry, now| entry.over(now).is_none())?;
+        Ok(live.iter().map(|entry| ClientView::new(&self.zone_name(entry.client.zone()), entry, now)).collect())
+    }
+
+    /// Removes sessions that are over; how many. Some microseconds for each place in the table: not for an async task.
+    pub fn sweep(&self) -> Result<usize, SessionError> {
+        let over = self.find(|_| true, |entry, now| entry.over(now).is_some())?;
+        let mut removed = 0;
+        for entry in over {
+            removed += usize::from(self.end_if_over(entry.client)?);
+        }
+        Ok(removed)
+    }
+
+    /// Removes the client's session if it is over by now; whether it was. To be called when the gate says that a quota is spent, so that the client
+    /// gets to the login page at once.
+    pub fn end_if_over(&self, client: ClientKey) -> Result<bool, SessionError> {
+        // Not for longer, so that nobody waits for a whole sweep, and nobody renews it meanwhile.
+        let _writing = self.lock();
+        match self.read(client)? {
+            Some(entry) => match entry.over(clock::now_ns()) {
+                Some(cause) => {
+                    self.end(&entry, cause)?;
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            None => Ok(false),
+        }
+    }
+
+    /// Gives up addresses of clients that have no session; how many. A walk: not for an async task.
+    ///
+    /// The gate may bind an address to a session at the very moment at which it ends. Such a row keeps nobody out, but takes up room.
+    pub fn release_stale_addresses(&self) -> Result<usize, SessionError> {
+        let gone = |client| matches!(self.table.get(client), Ok(None));
+        self.owners.release_where(gone).map_err(SessionError::Kernel)
+    }
+
+    /// Removes the sessions of zones that are no more; how many. A walk: not for an async task.
+    pub fn remove_zones(&self, zones: &[Zone]) -> Result<usize, SessionError> {
+        if zones.is_empty() {
+            return Ok(0);
+        }
+        let found = self.table.find(|client, _| zones.contains(&client.zone())).map_err(SessionError::Kernel)?;
+        for (client, _) in &found {
+            let _writing = self.lock();
+            if let Some(entry) = self.read(*client)? {
+                self.end(&entry, Cause::Revoked)?;
+            }
+        }
+        self.owners.release_where(|client| zones.contains(&client.zone())).map_err(SessionError::Kernel)?;
+        Ok(found.len())
+    }
+
+    /// The entries of these clients for which this is so at this instant, each client once, in the order of zones and MAC addresses. A walk: not for an async task.
+    pub(super) fn find(
+        &self,
+        whose: impl Fn(ClientKey) -> bool,
+        wanted: impl Fn(&Entry, u64) -> bool,
+    ) -> Result<Vec<Entry>, SessionError> {
+        let now = clock::now_ns();
+        let mut found = Vec::new();
+        for (client, session) in self.table.find(|client, _| whose(client)).map_err(SessionError::Kernel)? {
+            let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+            let entry = Entry { client, session, state };
+            if wanted(&entry, now) {
+                found.push(entry);
+            }
+        }
+        found.sort_unstable_by_key(|entry| entry.client);
+        found.dedup_by_key(|entry| entry.client);
+        Ok(found)
+    }
+
+    /// The client's entry, over or not.
+    pub(super) fn read(&self, client: ClientKey) -> Result<Option<Entry>, SessionError> {
+        let Some(session) = self.table.get(client).map_err(SessionError::Kernel)? else { return Ok(None) };
+        let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+        Ok(Some(Entry { client, session, state }))
+    }
+
+    /// Ends the client's session, over or not; the session, if it was not.
+    pub(super) fn remove(&self, client: ClientKey, cause: Cause) -> Result<Option<Entry>, SessionError> {
+        let _writing = self.lock();
+        let Some(entry) = self.read(client)? else { return Ok(None) };
+        let over = entry.over(clock::now_ns());
+        self.end(&entry, over.unwrap_or(cause))?;
+        Ok(over.is_none().then_some(entry))
+    }
+
+    /// Writes the client's session as `session` makes it of the instant, the running one, and the place of its state.
+    ///
+    /// When this returns, the kernel has it. A full table is searched first: not for an async task.
+    pub(super) fn write(
+        &self,
+        client: ClientKey,
+        cause: Cause,
+        session: impl Fn(u64, Option<&Session>, u32) -> Session,
+    ) -> Result<Entry, SessionError> {
+        match self.try_write(client, cause, &session) {
+            Err(SessionError::Full { .. }) if self.make_room()? => self.try_write(client, cause, &session),
+            other => other,
+        }
+    }
+
+    fn try_write(
+        &self,
+        client: ClientKey,
+        cause: Cause,
+        session: &impl Fn(u64, Option<&Session>, u32) -> Session,
+    ) -> Result<Entry, SessionError> {
+        let _writing = self.lock();
+        let now = clock::now_ns();
+        let mut running = self.read(client)?;
+        if let Some(entry) = &running
+            && let Some(over) = entry.over(now)
+        {
+            // What it carried is not the new one's.
+            self.end(entry, over)?;
+            running = None;
+        }
+        let entry = if let Some(Entry { session: old, state, .. }) = running {
+            let session = session(now, Some(&old), old.slot());
+            self.table.insert(client, session)?;
+            Entry { client, session, state }
+        } else {
+            let slot = self.slots.take().ok_or(SessionError::Full { capacity: self.capacity() })?;
+            let state = ClientState::default();
+            let session = session(now, None, slot);
+            let written = self.states.write(slot, state).map_err(SessionError::Kernel);
+            if let Err(e) = written.and_then(|()| Ok(self.table.insert(client, session)?)) {
+                self.slots.untake(slot);
+                return Err(e);
+            }
+            Entry { client, session, state }
+        };
+        self.tell(client, cause);
+        Ok(entry)
+    }
+
+    /// Removes the session; the caller holds `writing`.
+    fn end(&self, Entry { client, session, .. }: &Entry, cause: Cause) -> Result<(), SessionError> {
+        self.table.remove(*client).map_err(SessionError::Kernel)?;
+        // From here on the client is a stranger. Its state is read again: the gate may have bound another address.
+        let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+        for address in state.bindings.iter() {
+            self.owners.release(&OwnedAddress::new(client.zone(), address), *client).map_err(SessionError::Kernel)?;
+        }
+        self.slots.give_back(session.slot());
+        self.tell(*client, cause);
+        Ok(())
+    }
+
+    /// Removes sessions that are over from a full table; whether there were any. Nobody waits for it but the caller.
+    fn make_room(&self) -> Result<bool, SessionError> {
+        // Where another search is under way, this one would find nothing more.
+        let Ok(mut next) = self.search.try_lock() else { return Ok(false) };
+        let begin = Instant::now();
+        if next.is_some_and(|next| begin < next) {
+            return Ok(false);
+        }
+        let removed = self.sweep();
+        *next = Some(Instant::now() + SWEEP_WHEN_FULL_EVERY.max(begin.elapsed() * SEARCH_SHARE));
+        Ok(removed? > 0)
+    }
+
+    fn tell(&self, client: ClientKey, cause: Cause) {
+        self.events.tell(&self.zone_name(client.zone()), Mac::from_table(client.mac()), cause);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // What it guards is in the kernel, and consistent whatever a panicking thread was doing.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
