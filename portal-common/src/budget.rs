@@ -90,6 +90,8 @@ pub struct Limit {
 impl Limit {
     /// No limit.
     pub const NONE: Self = Self { unit: 0, burst_ns: 0 };
+    /// Nothing at all: a unit takes a nanosecond, and none can be spent at once.
+    pub const NOTHING: Self = Self { unit: 1 << Self::FRACTION_BITS, burst_ns: 0 };
 
     /// What an ordinary client never comes near, but a flood or a tunnel does: in the order of the classes.
     pub const DEFAULTS: [Self; Class::COUNT] = [
@@ -122,6 +124,12 @@ impl Limit {
     #[inline(always)]
     pub const fn cost_ns(&self, units: u64) -> u64 {
         (self.unit * units) >> Self::FRACTION_BITS
+    }
+
+    /// Whether so many units are more than the limit allows even who has spent nothing.
+    #[inline(always)]
+    pub const fn forbids(&self, units: u64) -> bool {
+        self.is_limited() && self.cost_ns(units) > self.burst_ns
     }
 
     /// How much can be spent at once, nanoseconds.

@@ -5,7 +5,7 @@
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Passes every frame: the baseline of measurements, and what makes a veth accept the frames that its peer's program sends.
-#[xdp]
+#[xdp(frags)]
 fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

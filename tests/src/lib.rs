@@ -13,6 +13,7 @@ pub mod process;
 mod removal;
 mod services;
 mod table;
+pub mod verdicts;
 mod xdp_pass;
 
 pub use lab::Lab;

@@ -277,11 +277,11 @@ pub fn admit<T: Tables>(tables: &T, request: &Admission) -> Option<Reason> {
         }
     }
     let class = class?;
-    let Some(budgets) = budgets else {
-        // No row: a stranger that was not seen yet, where nothing may be changed; or the kernel has no room, and fails closed.
-        return if T::LIVE { Some(class.exhausted()) } else { None };
-    };
     let bytes = u64::from(bytes);
+    let Some(budgets) = budgets else {
+        // No row: the kernel has no room, and fails closed; or a stranger that was not seen yet, where nothing may be changed. It has spent nothing.
+        return if T::LIVE { Some(class.exhausted()) } else { forbidden(config, class, bytes) };
+    };
     let mut spent = spend::<T>(budgets, config, class, bytes, now_ns);
     // A query is counted in both ways.
     if spent.is_none() && matches!(class, Class::DnsQueries) {
@@ -297,6 +297,19 @@ pub fn admit<T: Tables>(tables: &T, request: &Admission) -> Option<Reason> {
         tables.tell(&event);
     }
     spent
+}
+
+/// Why this is too much even for who has spent nothing; nothing where it is not.
+#[inline(always)]
+fn forbidden(config: &GateConfig, class: Class, bytes: u64) -> Option<Reason> {
+    let too_much = |class: Class| {
+        let units = if class.counts_bytes() { bytes } else { 1 };
+        config.limits()[class as usize].forbids(units)
+    };
+    if too_much(class) {
+        return Some(class.exhausted());
+    }
+    (matches!(class, Class::DnsQueries) && too_much(Class::DnsBytes)).then_some(Reason::BudgetDnsBytes)
 }
 
 /// Why the budget does not allow this; nothing where it does.

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
+    garden::WalledGarden,
     preflight, privilege,
     signals::Signals,
     tasks::{renew_secrets, responder_counters},
@@ -127,15 +128,17 @@ impl Setup {
         let log = gate.take_log();
         let store = Arc::new(SessionStore::over(maps.sessions, maps.clients, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
+        let tables = Arc::new(Mutex::new(maps.zones));
+        let garden = Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers)?);
         let manager = Arc::new(ZoneManager::new(Parts {
             config_path,
             limits: config.limits,
             store: Arc::clone(&store),
             sockets: Arc::new(Mutex::new(maps.sockets)),
             keys: Arc::clone(&keys),
-            tables: maps.zones,
+            tables,
             names: maps.names,
-            garden: Arc::new(Mutex::new(maps.garden)),
+            garden,
             gate,
             pins,
         })?);

@@ -1,194 +1,347 @@
-//! The gate under test: the loaded program and the same decision on the host, over the same tables.
+//! The gate under test: the loaded programs and the same decision on the host, over the same tables.
 
-use std::{collections::HashMap, net::IpAddr, os::fd::AsRawFd as _, process::Command};
+use std::{collections::BTreeMap, os::fd::AsRawFd as _, process::Command};
 
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::{
+    maps::{HashMap, Map, MapData, MapInfo},
+    programs::{TestRun as _, TestRunOptions},
+};
 use portal_common::{
-    Reason, cookie,
-    decide::{Decision, Tables, decide},
+    Reason,
+    budget::Budgets,
+    cookie,
+    decide::{Action, Case, Departure, Outbound, decide, locate, outbound},
+    event::RELAYED_MARK,
     frame::MAX_REDIRECTED_LEN,
-    tables::{Address, ClientKey, CookieKeys, GateConfig, Service, ServiceKey, Session, Zone},
+    host::HostTables,
+    tables::{ClientKey, Counters, GateConfig, MAX_ZONES, UNZONED_ROW, Zone},
+};
+use portal_lab::verdicts::{
+    frames::Cookies,
+    setting::{SLOTS, Setting, plain},
 };
 use portal_userspace::{
     clock,
-    datapath::gate::{Gate, GateMaps, Policy},
+    datapath::gate::{Gate, GateMaps},
     responder::{SocketOptions, socket::Socket},
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::frames::{Cookies, EXPIRED, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST};
+/// The interface that BPF_PROG_TEST_RUN lets frames arrive at.
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) action: Action,
     pub(crate) reason: Reason,
+    /// Where it was counted.
+    pub(crate) row: u32,
     /// The frame afterwards.
     pub(crate) frame: Vec<u8>,
 }
 
-/// An XDP action, by the kernel's number (`enum xdp_action`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub(crate) enum Action {
-    Drop = 1,
-    Pass = 2,
-    Tx = 3,
-    Redirect = 4,
-}
-
-/// The tables on the host.
-pub(crate) struct HostTables {
-    sessions: HashMap<ClientKey, Session>,
-    services: HashMap<ServiceKey, Service>,
-    keys: CookieKeys,
-    now_ns: u64,
-}
-
-impl Tables for HostTables {
-    fn config(&self) -> Option<GateConfig> {
-        Some(GateConfig::new(Zone::FIRST, GATEWAY_MAC))
-    }
-    fn session(&self, client: &ClientKey) -> Option<Session> {
-        self.sessions.get(client).copied()
-    }
-    fn service(&self, destination: &ServiceKey) -> Option<Service> {
-        self.services.get(destination).copied()
-    }
-    fn cookie_keys(&self) -> Option<&CookieKeys> {
-        Some(&self.keys)
-    }
-    fn now_ns(&self) -> u64 {
-        self.now_ns
+impl Outcome {
+    pub(crate) fn is_shadow(&self) -> bool {
+        (MAX_ZONES..UNZONED_ROW).contains(&self.row)
     }
 }
 
-/// The loaded program with its maps, and the host's copy of what is in them.
+/// A frame's way through all three.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The frame.
+    pub(crate) cause: Vec<u8>,
+    /// What the program that explains says would be done. It counts nowhere.
+    pub(crate) explained: (Action, Reason, Vec<u8>),
+    /// What the gate did.
+    pub(crate) done: Outcome,
+    /// What the decision on the host would have the gate do.
+    pub(crate) host: Outcome,
+    /// What was decided on the host, which in shadow mode is not done.
+    pub(crate) decided: (Action, Reason, Vec<u8>),
+}
+
+impl Run {
+    /// Whether the three agree.
+    pub(crate) fn agreement(&self) -> Result<(), String> {
+        if self.done != self.host {
+            return Err(format!("the gate did {:?}, by the host it should {:?}", self.done, self.host));
+        }
+        if self.explained != self.decided {
+            return Err(format!("explained is {:?}, decided on the host {:?}", self.explained, self.decided));
+        }
+        Ok(())
+    }
+}
+
+/// The loaded programs with their maps, and the host's copy of what is in them.
 ///
 /// It moves its thread into a network namespace of its own, whose loopback has the responder's socket: a test run is received there.
 pub(crate) struct Bench {
     gate: Gate,
-    maps: GateMaps,
+    pub(crate) maps: GateMaps,
     host: HostTables,
-    counted: HashMap<Reason, u64>,
+    counted: BTreeMap<(u32, Reason), u64>,
     responder: Option<Socket>,
 }
 
 impl Bench {
-    pub(crate) fn new() -> Self {
-        let mut bench = Self::without_responder();
+    pub(crate) fn new(setting: &Setting) -> Self {
+        let mut bench = Self::without_responder(setting);
         own_namespace();
-        let loopback = 1;
-        let socket = Socket::open(loopback, 0, SocketOptions::default()).expect("loopback takes an AF_XDP socket");
+        let socket = Socket::open(LOOPBACK, 0, SocketOptions::default()).expect("loopback takes an AF_XDP socket");
         bench.maps.sockets.set(0, socket.as_raw_fd(), 0).expect("the socket goes into the map");
         bench.responder = Some(socket);
         bench
     }
 
-    pub(crate) fn without_responder() -> Self {
-        let policy = Policy {
-            gateway_mac: GATEWAY_MAC,
-            gateway: vec![IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)],
-            resolvers: vec![IpAddr::from(GATEWAY_V4), IpAddr::from(GATEWAY_V6)],
-            listeners: vec![(IpAddr::from(GATEWAY_V4), 8080).into(), (IpAddr::from(GATEWAY_V6), 8080).into()],
-        };
-        let (gate, maps) = Gate::load_unpinned(1024, &policy).expect("the gate loads; this test needs root");
-        let sessions = HashMap::from([
-            (ClientKey::new(Zone::FIRST, GUEST), Session::new(0, Session::NEVER)),
-            (ClientKey::new(Zone::FIRST, EXPIRED), Session::new(0, 1)),
-        ]);
-        for (client, session) in &sessions {
-            maps.sessions.insert(*client, *session).expect("there is room");
-        }
-        let mut services = HashMap::new();
-        for address in [Address::v4(GATEWAY_V4), Address::v6(GATEWAY_V6)] {
-            services.insert(ServiceKey::of_gateway(address), Service::Gateway);
-            services.insert(ServiceKey::new(address, 6, 53), Service::Resolver);
-            services.insert(ServiceKey::new(address, 17, 53), Service::Resolver);
-            services.insert(ServiceKey::new(address, 6, 8080), Service::Portal);
-        }
-        let host = HostTables { sessions, services, keys: maps.secrets.keys(), now_ns: clock::now_ns() };
-        let counted = maps.counters.read().expect("the counters are readable").into_iter().collect();
-        Self { gate, maps, host, counted, responder: None }
+    pub(crate) fn without_responder(setting: &Setting) -> Self {
+        let (gate, mut maps) = Gate::load_unpinned(SLOTS).expect("the gate loads; this test needs root");
+        setting.fill(&mut maps).expect("there is room");
+        let host = setting.host(maps.secrets.keys());
+        Self { gate, maps, host, counted: BTreeMap::new(), responder: None }
     }
 
     pub(crate) fn gate(&mut self) -> &mut Gate {
         &mut self.gate
     }
 
+    pub(crate) fn host(&self) -> &HostTables {
+        &self.host
+    }
+
     pub(crate) fn cookies(&self) -> Cookies {
         Cookies { keys: self.host.keys, now_ns: self.host.now_ns }
     }
 
-    /// Both outcomes of a frame that is made for the time of the run: the kernel's, then the host's.
-    pub(crate) fn run(&mut self, make: impl Fn(&Cookies) -> Vec<u8>) -> (Outcome, Outcome) {
+    /// Changes a zone's configuration, in the kernel and on the host.
+    pub(crate) fn configure(&mut self, zone: Zone, config: GateConfig) {
+        self.maps.zones.configure(zone, config).expect("the slot is there");
+        self.host.configs.insert(zone, config);
+    }
+
+    /// Runs a frame that is made for the time of the run through all three.
+    pub(crate) fn run(&mut self, make: impl Fn(&Cookies) -> Vec<u8>) -> Run {
         loop {
             self.host.now_ns = clock::now_ns();
-            let frame = make(&self.cookies());
-            let kernel = self.in_kernel(&frame);
-            // A cookie's time slot ended in between: the two did not see the same clock.
+            let cause = make(&self.cookies());
+            let explained = self.explain(&cause);
+            // A cookie's time slot ended in between: they did not see the same clock. Until now nothing has changed.
+            if cookie::slot(clock::now_ns()) != cookie::slot(self.host.now_ns) {
+                continue;
+            }
+            let (host, decided) = self.on_host(&cause);
+            let done = self.in_kernel(&cause, host.row);
             if cookie::slot(clock::now_ns()) == cookie::slot(self.host.now_ns) {
-                return (kernel, self.on_host(frame));
+                return Run { cause, explained, done, host, decided };
             }
         }
     }
 
-    fn in_kernel(&mut self, frame: &[u8]) -> Outcome {
+    /// What the program that explains says.
+    pub(crate) fn explain(&mut self, frame: &[u8]) -> (Action, Reason, Vec<u8>) {
         let mut out = vec![0; frame.len() + 256];
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
-        let result = self.gate.program().expect("the program is there").test_run(options).expect("the kernel runs it");
+        let result = self.gate.explain().expect("it is there").test_run(options).expect("the kernel runs it");
         out.truncate(result.data_size_out as usize);
-        let action = match result.return_value {
-            1 => Action::Drop,
-            2 => Action::Pass,
-            3 => Action::Tx,
-            4 => Action::Redirect,
-            other => panic!("the gate returned {other}"),
+        let reason = Reason::try_from(result.return_value >> 8).expect("a reason of this version");
+        (action(result.return_value & 0xff), reason, out)
+    }
+
+    fn in_kernel(&mut self, frame: &[u8], expected_row: u32) -> Outcome {
+        let mut out = vec![0; frame.len() + 256];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = self.gate.program().expect("it is there").test_run(options).expect("the kernel runs it");
+        out.truncate(result.data_size_out as usize);
+        let (row, reason) = self.counted(expected_row);
+        Outcome { action: action(result.return_value), reason, row, frame: out }
+    }
+
+    /// The one counter that grew since the last call, which is expected in this row.
+    fn counted(&mut self, expected_row: u32) -> (u32, Reason) {
+        let mut grown = self.grown(expected_row);
+        if grown.is_empty() {
+            grown = (0..=UNZONED_ROW).flat_map(|row| self.grown(row)).collect();
+        }
+        let [(row, reason, 1)] = grown[..] else { panic!("not one counter grew by one, but {grown:?}") };
+        (row, reason)
+    }
+
+    /// What has grown in a row since it was last read, and by how much.
+    pub(crate) fn grown(&mut self, row: u32) -> Vec<(u32, Reason, u64)> {
+        let mut grown = Vec::new();
+        for (reason, count) in self.read_row(row) {
+            let before = self.counted.insert((row, reason), count).unwrap_or_default();
+            if count != before {
+                grown.push((row, reason, count - before));
+            }
+        }
+        grown
+    }
+
+    fn read_row(&self, row: u32) -> Vec<(Reason, u64)> {
+        let counters = &self.maps.counters;
+        let zone = |row| Zone::new(u16::try_from(row).expect("there are few zones"));
+        let counts = match row {
+            UNZONED_ROW => counters.read_unzoned(),
+            row if row >= MAX_ZONES => counters.read_zone(zone(row - MAX_ZONES), true),
+            row => counters.read_zone(zone(row), false),
         };
-        Outcome { action, reason: self.counted_reason(), frame: out }
+        counts.expect("the counters are readable")
     }
 
-    /// The one reason that was counted since the last call.
-    fn counted_reason(&mut self) -> Reason {
-        let now = self.maps.counters.read().expect("the counters are readable");
-        let grown: Vec<_> = now.iter().filter(|(reason, count)| self.counted[reason] != *count).copied().collect();
-        let [(reason, count)] = grown[..] else { panic!("not one counter grew, but {grown:?}") };
-        assert_eq!(self.counted[&reason] + 1, count, "{reason:?} was counted more than once");
-        self.counted = now.into_iter().collect();
-        reason
-    }
-
-    fn on_host(&self, mut frame: Vec<u8>) -> Outcome {
-        let decision = decide(&frame[..], &self.host);
-        let (action, reason) = match decision {
-            Decision::Pass(reason) => (Action::Pass, reason),
-            Decision::Drop(reason) => (Action::Drop, reason),
-            Decision::Answer(reason, answer) => {
-                let before = frame.len();
-                let len = answer.write(&mut frame[..]).expect("a decided answer fits the frame");
+    fn on_host(&mut self, cause: &[u8]) -> (Outcome, (Action, Reason, Vec<u8>)) {
+        let mut frame = cause.to_vec();
+        let mut case = Case::EMPTY;
+        let (row, action, reason) = match locate(&frame[..], &self.host) {
+            Ok(place) => {
+                decide(&frame[..], &self.host, &place, &mut case);
+                (place.row(), case.decision.action, case.decision.reason)
+            }
+            Err((row, reason)) => (row, Action::Drop, reason),
+        };
+        self.host.settle();
+        match action {
+            Action::Answer => {
+                let len = case.decision.answer.write(&mut frame[..]).expect("a decided answer fits the frame");
                 frame.truncate(len.get());
-                assert!(frame.len() <= before, "an answer is larger than its cause");
-                (Action::Tx, reason)
+                assert!(frame.len() <= cause.len(), "an answer is larger than its cause");
             }
-            Decision::Redirect(reason) => {
-                frame.truncate(MAX_REDIRECTED_LEN);
-                match self.responder {
-                    Some(_) => (Action::Redirect, reason),
-                    None => (Action::Drop, Reason::ResponderAbsent),
-                }
-            }
+            Action::Redirect => frame.truncate(MAX_REDIRECTED_LEN),
+            Action::Pass | Action::Drop => {}
+        }
+        let decided = (action, reason, frame.clone());
+        let shadow = (MAX_ZONES..UNZONED_ROW).contains(&row);
+        let done = if shadow {
+            Outcome { action: Action::Pass, reason, row, frame: cause.to_vec() }
+        } else if action == Action::Redirect && self.responder.is_none() {
+            Outcome { action: Action::Drop, reason: Reason::ResponderAbsent, row, frame }
+        } else {
+            Outcome { action, reason, row, frame }
         };
-        Outcome { action, reason, frame }
+        (done, decided)
     }
+
+    /// What the meter does with a frame that departs, and what the decision on the host would have it do. Sets the host's clock.
+    pub(crate) fn depart(&mut self, frame: &[u8], relayed: bool) -> (Departed, Departed, Outbound) {
+        /// Of `struct __sk_buff` (Linux `include/uapi/linux/bpf.h`).
+        const SKB_LEN: usize = 192;
+        const MARK_AT: usize = 8;
+        let mut skb = [0; SKB_LEN];
+        if relayed {
+            skb[MARK_AT..MARK_AT + 4].copy_from_slice(&RELAYED_MARK.to_ne_bytes());
+        }
+        self.host.now_ns = clock::now_ns();
+        let departure = Departure { vlan: 0, wire_len: frame.len() as u64, relayed };
+        let mut case = Case::EMPTY;
+        let verdict = outbound(frame, &self.host, departure, &mut case);
+        self.host.settle();
+        let host = match verdict.decision {
+            Outbound::Pass | Outbound::Metered => Departed { passed: true, counted: Vec::new() },
+            Outbound::Drop(reason) => {
+                Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] }
+            }
+            Outbound::Hold => Departed { passed: false, counted: Vec::new() },
+        };
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(&skb);
+        let result = self.gate.meter().expect("it is there").test_run(options).expect("the kernel runs it");
+        let passed = match result.return_value.cast_signed() {
+            -1 => true,
+            2 => false,
+            other => panic!("the meter returned {other}"),
+        };
+        let counted = (0..=UNZONED_ROW).flat_map(|row| self.grown(row)).collect();
+        (Departed { passed, counted }, host, verdict.decision)
+    }
+
+    /// Everything that a frame could change in the kernel's tables.
+    pub(crate) fn state(&mut self) -> State {
+        let counters = (0..=UNZONED_ROW).map(|row| self.read_row(row)).collect();
+        let clients: Vec<_> = (0..SLOTS).map(|slot| self.maps.clients.read(slot).expect("it is readable")).collect();
+        let owners = sorted(self.host.owners.borrow().keys().map(|address| {
+            (format!("{address:?}"), format!("{:?}", self.maps.owners.owner(address).expect("it is readable")))
+        }));
+        let strangers: HashMap<MapData, ClientKey, Budgets<u64>> =
+            HashMap::try_from(Map::LruHashMap(self.map("STRANGERS"))).expect("it is a table of budgets");
+        let strangers = sorted(strangers.iter().map(|row| format!("{:?}", row.expect("it is readable"))));
+        State { counters, clients: format!("{clients:?}"), owners, strangers }
+    }
+
+    /// Demands that what the sessions have carried and are bound to is the same in the kernel and on the host.
+    pub(crate) fn demand_equal_states(&self) {
+        for (slot, state) in self.host.states.iter().enumerate() {
+            let (mut kernel, mut host) = (self.maps.clients.read(slot as u32).expect("it is readable"), plain(state));
+            // By the clock, which they read one after the other.
+            (kernel.last_seen_ns, host.last_seen_ns) = (0, 0);
+            assert_eq!(kernel, host, "the state of slot {slot}: the kernel's and the host's");
+        }
+        for (address, owner) in self.host.owners.borrow().iter() {
+            let kernel = self.maps.owners.owner(address).expect("it is readable");
+            assert_eq!(kernel, Some(*owner), "who owns {address:?}: the kernel's and the host's");
+        }
+    }
+
+    /// One of the gate's maps that user space has no other use for.
+    fn map(&mut self, name: &str) -> MapData {
+        let info = self.gate.program().expect("it is there").info().expect("the kernel tells");
+        let ids = info.map_ids().expect("the kernel tells").expect("Linux 4.15 and later tell");
+        let id = ids.into_iter().find(|id| {
+            MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name)
+        });
+        MapData::from_id(id.expect("the gate has this map")).expect("it can be opened")
+    }
+}
+
+/// What became of a frame that departs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Departed {
+    pub(crate) passed: bool,
+    pub(crate) counted: Vec<(u32, Reason, u64)>,
+}
+
+/// What a frame could change in the kernel's tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    counters: Vec<Vec<(Reason, u64)>>,
+    clients: String,
+    owners: Vec<(String, String)>,
+    strangers: Vec<String>,
+}
+
+fn sorted<T: Ord>(rows: impl Iterator<Item = T>) -> Vec<T> {
+    let mut rows: Vec<T> = rows.collect();
+    rows.sort();
+    rows
+}
+
+/// An action by XDP's number (`enum xdp_action`).
+fn action(number: u32) -> Action {
+    match number {
+        1 => Action::Drop,
+        2 => Action::Pass,
+        3 => Action::Answer,
+        4 => Action::Redirect,
+        other => panic!("the program returned {other}"),
+    }
+}
+
+/// Where a zone counts.
+pub(crate) fn row_of(zone: Zone, shadow: bool) -> u32 {
+    Counters::row(zone, shadow)
 }
 
 #[expect(
     unsafe_code,
     reason = "rustix marks it so because other namespaces than the network's can break file descriptors"
 )]
-fn own_namespace() {
+pub(crate) fn own_namespace() {
     // SAFETY: a network namespace shares nothing with memory or file descriptors; it ends with the thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace of its own; this test needs root");
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
