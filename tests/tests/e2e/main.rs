@@ -3,6 +3,8 @@
 mod bad_input;
 mod changed_interface;
 mod clients;
+mod command_line;
+mod control_socket;
 mod crafted;
 mod deleted_interface;
 mod demo;
