@@ -13,9 +13,10 @@ pub mod process;
 mod removal;
 mod services;
 mod table;
+pub mod wire;
 mod xdp_pass;
 
-pub use lab::Lab;
+pub use lab::{Lab, Options};
 pub use namespace::Namespace;
 pub use portald::{Portald, Settings};
 pub use removal::wait_for_signal;

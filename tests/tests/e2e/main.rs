@@ -14,6 +14,7 @@ mod idle;
 mod leaks;
 mod load;
 mod modes;
+mod more_of_the_lab;
 mod outage;
 mod sessions;
 mod shutdown;
