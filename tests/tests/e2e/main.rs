@@ -9,6 +9,7 @@ mod crafted;
 mod deleted_interface;
 mod demo;
 mod expect;
+mod flood;
 mod half_close;
 mod idle;
 mod leaks;
