@@ -21,5 +21,6 @@ mod sessions;
 mod shutdown;
 mod takeover;
 mod the_lab;
+mod tunnel;
 mod turn;
 mod watch;
