@@ -7,4 +7,5 @@ pub mod iodine;
 pub mod iperf;
 pub mod load;
 pub mod network_manager;
+pub mod webdriver;
 pub mod wrk;

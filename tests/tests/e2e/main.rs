@@ -1,5 +1,7 @@
 //! End to end: the real daemon in the lab, asked by real clients. Needs root.
 
+mod accounting;
+mod alert;
 mod bad_input;
 mod changed_interface;
 mod clients;
