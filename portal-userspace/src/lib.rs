@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod garden;
 pub mod net;
+pub mod observe;
 pub mod responder;
 pub mod session;
 pub mod web;

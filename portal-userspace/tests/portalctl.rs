@@ -7,16 +7,33 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::Arc,
-    time::Instant,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
+use portal_common::{
+    Reason,
+    tables::{ClientKey, Zone},
+};
 use portal_userspace::{
-    control::{Access, Control, ControlSocket, Group, api::GateInfo},
+    config::Config,
+    control::{
+        Access, Control, ControlSocket, Group, Guarded, Zones,
+        api::{GateInfo, Lost, ZoneView},
+    },
+    daemon::zones::ZoneError,
     datapath::counters::CounterReader,
+    garden::{self, table::Garden},
     net::{Mac, Neighbour, Neighbours, NetError},
-    session::SessionService,
+    observe::{
+        capture::{CapturedTable, Captures},
+        events::EventLine,
+        explain::{ExplainProgram, Explainer, Ran},
+        hub::EventHub,
+        pcapng::CapturedFrame,
+    },
+    session::{SessionService, SessionStore},
 };
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -37,8 +54,89 @@ impl Neighbours for One {
 
 const PHONE: &str = "02:00:5e:10:00:01";
 
+struct Guests(Arc<SessionStore>);
+
+impl Zones for Guests {
+    fn guarded(&self) -> Vec<Guarded> {
+        let config = Config::parse("[guest]\ninterface = \"eth1\"\n", Path::new("test.toml")).unwrap();
+        let zone = &config.zones()[0];
+        vec![Guarded {
+            name: zone.guest.name.to_string(),
+            number: Zone::FIRST,
+            interface: "eth1".into(),
+            interface_index: 3,
+            sessions: Arc::new(SessionService::new(Arc::clone(&self.0), Zone::FIRST, zone)),
+            neighbours: Arc::new(One),
+        }]
+    }
+
+    fn list(&self) -> BoxFuture<'_, Vec<ZoneView>> {
+        let view = serde_json::json!({
+            "name": "guest", "attached": true, "number": 0, "interface": "eth1", "interface_index": 3, "xdp_mode": "native",
+            "gateway_addresses": ["192.0.2.1", "2001:db8::1"], "gateway_mac": "02:00:00:00:00:01", "shadow": false, "https": "reset",
+            "anti_spoofing": "learn", "url_v4": "http://192.0.2.1:8080/", "listeners": []
+        });
+        Box::pin(async { vec![serde_json::from_value(view).unwrap()] })
+    }
+
+    fn attach<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ZoneView, ZoneError>> {
+        Box::pin(async { Err(ZoneError::Unknown { name: name.to_owned(), known: vec!["guest".into()] }) })
+    }
+
+    fn detach<'a>(&'a self, name: &'a str, may_open: bool) -> BoxFuture<'a, Result<(), ZoneError>> {
+        let refused = ZoneError::WouldOpen { name: name.to_owned(), interface: "eth1".into() };
+        Box::pin(async move { if may_open { Ok(()) } else { Err(refused) } })
+    }
+}
+
+/// Sends every frame back, with its addresses turned round.
+struct Answers;
+
+impl ExplainProgram for Answers {
+    fn run(&self, frame: &[u8], _: u32) -> anyhow::Result<Ran> {
+        let (to, rest) = frame.split_at(6);
+        let (from, rest) = rest.split_at(6);
+        Ok(Ran { value: 3 | (Reason::TcpRefused as u32) << 8, frame: [from, to, rest].concat() })
+    }
+}
+
+/// The kernel's tables, which take everything.
+struct Free;
+
+impl CapturedTable for Free {
+    fn insert(&mut self, _: ClientKey) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&mut self, _: ClientKey) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl garden::table::PrefixSink for Free {
+    fn insert_prefix(&mut self, _: Zone, _: garden::rules::GardenRow) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn remove_prefix(&mut self, _: Zone, _: garden::rules::GardenRow) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl garden::learned::LearnedSink for Free {
+    fn insert_learned(&mut self, _: garden::learned::LearnedKey, _: u64) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn remove_learned(&mut self, _: garden::learned::LearnedKey) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
 struct Daemon {
     directory: tempfile::TempDir,
+    events: EventHub,
+    captures: Arc<Captures>,
     _stop: watch::Sender<bool>,
     _runtime: Runtime,
 }
@@ -46,6 +144,11 @@ struct Daemon {
 fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(SessionStore::create(capacity).expect("a BPF map needs root"));
+    let (events, captures) = (EventHub::default(), Captures::new(Free));
+    let mut garden = Garden::new(garden::table::Policy::default(), Free);
+    let zone = garden::table::ZoneGarden { name: "guest".into(), ..garden::table::ZoneGarden::default() };
+    garden.set_zone(Zone::FIRST, zone).unwrap();
     let control = Control {
         gate: GateInfo {
             interface: "eth1".into(),
@@ -57,12 +160,17 @@ fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
             url_v6: "http://[2001:db8::1]:8080/".into(),
             listeners: vec!["192.0.2.1:8080".parse().unwrap()],
         },
-        sessions: Arc::new(SessionService::standalone(capacity, "8h".parse().unwrap()).expect("a BPF map needs root")),
+        sessions: Arc::clone(&store),
         counters: Arc::new(CounterReader::create().unwrap()),
         responder: Arc::new(|| vec![("requests", 5)]),
-        neighbours: Arc::new(One),
         access: Access::new(group.cloned()),
         started: Instant::now(),
+        zones: Arc::new(Guests(store)),
+        garden: Some(Arc::new(Mutex::new(garden))),
+        explainer: Arc::new(Explainer::new(Answers, Box::new(|_, _| None))),
+        events: events.clone(),
+        captures: Arc::clone(&captures),
+        lost: Arc::new(|| Ok(Lost::default())),
     };
     let (stop, stopping) = watch::channel(false);
     let path = directory.path().join("portald.sock");
@@ -70,7 +178,7 @@ fn daemon(capacity: u32, group: Option<&Group>) -> Daemon {
         let socket = ControlSocket::bind(&path, group).unwrap();
         drop(tokio::spawn(control.serve(socket, stopping)));
     });
-    Daemon { directory, _stop: stop, _runtime: runtime }
+    Daemon { directory, events, captures, _stop: stop, _runtime: runtime }
 }
 
 impl Daemon {
@@ -247,5 +355,192 @@ fn completions_and_manual_need_no_daemon() {
     ] {
         let output = run(nowhere, words);
         assert!(output.status.success() && output.stdout.len() > 10, "{words}: {output:?}");
+    }
+}
+
+#[test]
+fn an_operator_asks_the_gate_about_frames() {
+    let daemon = daemon(8, None);
+    let text = daemon.ok(&format!("explain --mac {PHONE} --dport 443"));
+    let expected = [
+        "frame     02:00:5e:10:00:01 > 02:00:00:00:00:01, 60 bytes",
+        "          IPv4 192.0.2.254 > 198.51.100.80, TTL 64",
+        "          TCP 40000 > 443, SYN, seq 1000, window 65535, MSS 1460",
+        "verdict   answered",
+        "reason    tcp_refused",
+        "rule      TCP to anything not permitted before login: reset (RFC 9293 section 3.5.2).",
+        "reply     02:00:00:00:00:01 > 02:00:5e:10:00:01, 60 bytes",
+    ];
+    assert_eq!(text.lines().take(expected.len()).collect::<Vec<_>>(), expected, "{text}");
+    let text = daemon.ok("explain --json 020000000001 02005e100001 88b5");
+    assert_eq!(
+        text,
+        format!(
+            "{{\"verdict\":\"answered\",\"reason\":\"tcp_refused\",\"rule\":\"{}\",\"reply_hex\":\"02005e10000102000000000188b5\"}}\n",
+            Reason::TcpRefused.text()
+        )
+    );
+    // A capture file, by name and through standard input; and what the build makes of flags is read back as hexadecimal.
+    let file = daemon.directory.path().join("dump.txt");
+    std::fs::write(&file, "00".repeat(60) + "\n\n" + &"01".repeat(14)).unwrap();
+    let text = daemon.ok(&format!("explain --file {}", file.display()));
+    assert!(text.contains("frame 1   00:00") && text.contains("\n\nframe 2   01:01"), "{text}");
+    let mut child = portalctl(&daemon.socket())
+        .args(["explain", "-", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), &std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn what_is_no_frame_is_refused_with_the_cause() {
+    let daemon = daemon(8, None);
+    let cases = [
+        ("explain", 2, "required"),
+        ("explain 0200 zz", 2, "`zz` is not hexadecimal"),
+        ("explain 00112233445566778899aabbcc", 2, "frame 1 has 13 bytes"),
+        ("explain --dport 80 0011", 2, "--mac"),
+        ("explain --mac 02:00:5e:10:00:01 --proto icmp --src 2001:db8::1", 2, "--proto icmpv6"),
+        ("explain --mac 02:00:5e:10:00:01 --flags sin", 2, "known: fin, syn"),
+        ("explain --file /nonexistent.pcap", 1, "cannot open /nonexistent.pcap"),
+        ("explain --file /dev/null", 1, "no frame"),
+        ("explain --mac 02:00:5e:10:00:01 --zone staff", 1, "no zone `staff`"),
+        ("drops --count 1", 2, "--watch"),
+        ("drops --zone staff", 1, "no zone `staff`"),
+        ("capture --client nonsense", 2, "not a MAC address"),
+        ("capture --client 02:00:5e:10:00:01 --write /nonexistent/file", 1, "cannot write /nonexistent/file"),
+        ("zones detach guest", 1, "--open"),
+        ("zones attach staff", 1, "[[zone]]"),
+        ("garden add not_a_name! --port 443/tcp", 2, "not_a_name!"),
+        ("garden remove pay.example", 1, "no rule for pay.example"),
+    ];
+    for (words, code, part) in cases {
+        let output = daemon.run(words);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words}: {text}");
+        assert!(text.contains(part), "{words}: no «{part}» in {text}");
+    }
+}
+
+#[test]
+fn an_operator_watches_events_and_captures_frames() {
+    let daemon = daemon(8, None);
+    let spawn = |words: &str| {
+        let mut command = portalctl(&daemon.socket());
+        command.args(words.split_whitespace()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let lines = |child: std::process::Child| String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let event = || EventLine { client: Some(PHONE.parse().unwrap()), ..EventLine::now("login") };
+    // They begin to watch when they do: tell until they have heard enough.
+    for (words, part) in [("monitor --count 2 --json", "\"event\":\"login\""), ("monitor --count 2", "  login ")] {
+        let mut child = spawn(words);
+        for _ in 0..500 {
+            daemon.events.tell(event());
+            if child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let text = lines(child);
+        assert_eq!(text.lines().count(), 2, "{words}: {text}");
+        assert!(text.lines().all(|line| line.contains(part) && line.contains(PHONE)), "{words}: {text}");
+    }
+    let file = daemon.directory.path().join("phone.pcapng");
+    let mut child = spawn(&format!("capture --client {PHONE} --count 3 --write {}", file.display()));
+    let frame = CapturedFrame {
+        at: Duration::from_secs(1),
+        ifindex: 3,
+        bytes: vec![2; 60],
+        whole_len: 60,
+        tag: None,
+        outbound: false,
+        comment: "dropped: fragment: why".into(),
+    };
+    let phone = ClientKey::new(Zone::FIRST, PHONE.parse::<Mac>().unwrap().bytes());
+    for _ in 0..500 {
+        daemon.captures.deliver(phone, &frame);
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(child.wait().unwrap().success());
+    let output = Command::new("tshark")
+        .args(["-T", "fields", "-e", "frame.comment", "-e", "frame.interface_name", "-r"])
+        .arg(&file)
+        .output()
+        .expect("tshark is installed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().collect::<Vec<_>>(), ["dropped: fragment: why\teth1"; 3], "{output:?}");
+    assert_eq!(daemon.ok("drops --watch --count 1"), "", "nothing is counted here");
+}
+
+#[test]
+fn ctrl_c_ends_a_capture_with_a_whole_file() {
+    let daemon = daemon(8, None);
+    let file = daemon.directory.path().join("none.pcapng");
+    let mut child = portalctl(&daemon.socket())
+        .args(["capture", "--client", PHONE, "--write"])
+        .arg(&file)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The file's beginning is there at once.
+    for _ in 0..500 {
+        if std::fs::metadata(&file).is_ok_and(|m| m.len() > 0) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    let output = Command::new("capinfos").arg(&file).output().expect("capinfos is installed");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn zones_and_garden_are_shown_and_changed() {
+    let daemon = daemon(8, None);
+    let text = daemon.ok("zones list");
+    assert!(text.starts_with("ZONE") && text.contains("guarded") && text.lines().all(|l| l.len() <= 80), "{text}");
+    assert_eq!(json(&daemon.ok("zones list --json"))["zones"][0]["gateway_mac"], "02:00:00:00:00:01");
+    assert_eq!(daemon.ok("zones detach guest --open"), "guest is no longer guarded.\n");
+    assert!(daemon.ok("garden list").contains("nothing beside the login page"));
+    let text = daemon.ok("garden add *.pay.example --port 443/tcp --port 8443/tcp");
+    assert!(text.contains("*.pay.example on 443/tcp, 8443/tcp"), "{text}");
+    daemon.ok("garden add 203.0.113.0/24 --zone guest");
+    let list = json(&daemon.ok("garden list --json"));
+    assert_eq!(list["rules"][1]["ports"], serde_json::json!(["80/tcp", "443/tcp"]));
+    assert!(daemon.ok("garden list").contains("203.0.113.0/24"));
+    assert!(daemon.ok("garden remove *.pay.example").contains("closed"));
+}
+
+#[test]
+fn a_client_is_let_through_with_limits_and_shown_with_what_it_has_used() {
+    let daemon = daemon(8, None);
+    daemon.ok(&format!("allow {PHONE} --up 10mbit --down 20mbit --quota 2GB --idle 30m --for 1h"));
+    let text = daemon.ok(&format!("clients show {PHONE}"));
+    for part in [
+        "rate up       10mbit",
+        "rate down     20mbit",
+        "2.0 GB, 2.0 GB left",
+        "idle timeout  30m",
+        "0 B in 0 packets",
+        "never",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    daemon.ok(&format!("allow {PHONE} --up none"));
+    let view = json(&daemon.ok(&format!("clients show {PHONE} --json")));
+    assert_eq!(view["limits"]["rate_up_bits_per_second"], serde_json::Value::Null);
+    assert_eq!(view["limits"]["quota_bytes"], 2_000_000_000_u64);
+    for (words, part) in [("--up fast", "not a rate"), ("--quota 0B", "bytes is from"), ("--idle never", "idle")] {
+        let output = daemon.run(&format!("allow {PHONE} {words}"));
+        assert_eq!(output.status.code(), Some(2), "{words}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains(part), "{words}");
     }
 }

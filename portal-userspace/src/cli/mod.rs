@@ -1,7 +1,9 @@
 //! `portalctl`: what an operator types.
 
 mod args;
+mod explain;
 mod output;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -12,10 +14,13 @@ use std::{
 use clap::{CommandFactory as _, Parser as _};
 use serde::Serialize;
 
-use self::args::{AllowFor, Cli, ClientsCommand, Command};
-use crate::control::{
-    Client, ClientError,
-    api::{AllowRequest, ErrorBody},
+use self::args::{AllowFor, Cli, ClientsCommand, Command, GardenCommand, LimitArgs, ZonesCommand};
+use crate::{
+    control::{
+        Client, ClientError,
+        api::{AddRequest, AllowRequest, ErrorBody, ErrorInfo, RemoveRequest},
+    },
+    garden::{ports::Ports, view},
 };
 
 /// Refused or failed.
@@ -31,40 +36,80 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
-    let answer = match &cli.command {
+    let done = match &cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "portalctl", &mut script);
-            Ok(script)
+            print(&script)
         }
         Command::Man { page } => match man(page) {
-            Ok(page) => Ok(page),
+            Ok(page) => print(&page),
             Err(e) => return usage(&e),
         },
-        _ => ask(&cli).map(String::into_bytes),
+        _ => ask(&cli),
     };
-    match answer {
-        Ok(text) => match io::stdout().lock().write_all(&text).and_then(|()| io::stdout().lock().flush()) {
-            Ok(()) => ExitCode::SUCCESS,
-            // The reader has enough, as in `portalctl clients list | head`.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("error: cannot write the answer: {e}");
-                ExitCode::from(FAILED)
-            }
-        },
-        Err(error) => {
-            let error = error.info();
-            let text = if cli.json {
-                json(&ErrorBody { error })
-            } else {
-                format!("error: {}\n  help: {}\n", error.message, error.remedy)
-            };
-            // Standard output keeps to one schema. Where standard error is gone, the exit code still tells.
-            let _: io::Result<()> = io::stderr().lock().write_all(text.as_bytes());
-            ExitCode::from(FAILED)
-        }
+    let error = match done {
+        Ok(()) => return ExitCode::SUCCESS,
+        // The reader has enough, as in `portalctl clients list | head`.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+        Err(Failure::Usage(e)) => return usage(&e),
+        Err(error) => error.info(),
+    };
+    let text = if cli.json {
+        json(&ErrorBody { error })
+    } else {
+        format!("error: {}\n  help: {}\n", error.message, error.remedy)
+    };
+    // Standard output keeps to one schema. Where standard error is gone, the exit code still tells.
+    let _: io::Result<()> = io::stderr().lock().write_all(text.as_bytes());
+    ExitCode::from(FAILED)
+}
+
+/// Why it was not done.
+enum Failure {
+    /// The daemon refused, or there is none.
+    Client(ClientError),
+    /// What was given serves for nothing.
+    Input { message: String, remedy: &'static str },
+    /// The answer can't be written.
+    Output(io::Error),
+    /// The words make no sense together.
+    Usage(clap::Error),
+}
+
+impl Failure {
+    fn info(&self) -> ErrorInfo {
+        let (code, message, remedy) = match self {
+            Self::Client(error) => return error.info(),
+            Self::Input { message, remedy } => ("bad_input", message.clone(), *remedy),
+            Self::Output(e) => (
+                "output",
+                format!("cannot write the answer: {e}"),
+                "see that there is room and permission where it goes",
+            ),
+            Self::Usage(e) => ("usage", e.to_string(), "see `portalctl --help`"),
+        };
+        ErrorInfo { code: code.into(), message, remedy: remedy.into() }
     }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Writes to standard output, at once.
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
 }
 
 /// Help and version are asked for; the rest is wrong usage.
@@ -74,47 +119,112 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-fn ask(cli: &Cli) -> Result<String, ClientError> {
+fn ask(cli: &Cli) -> Result<(), Failure> {
     let client = Client::new(&cli.socket);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime for one thread needs a few file descriptors");
     runtime.block_on(async {
-        Ok(match &cli.command {
-            Command::Status => {
-                let status = client.status().await?;
-                if cli.json { json(&status) } else { output::status(&status) }
+        match &cli.command {
+            Command::Explain(args) => explain::run(&client, args, cli.json).await,
+            Command::Drops { all, zone, watch: true, count } => {
+                watch::drops(&client, *all, zone.as_deref(), *count, cli.json).await
             }
-            Command::Clients { command: ClientsCommand::List } => {
-                let list = client.clients().await?;
-                if cli.json { json(&list) } else { output::clients(&list) }
+            Command::Monitor { count } => watch::monitor(&client, *count, cli.json).await,
+            Command::Capture(args) => watch::capture(&client, args).await,
+            _ => {
+                let text = ask_once(&client, cli).await?;
+                print(text.as_bytes())
             }
-            Command::Clients { command: ClientsCommand::Show { mac } } => {
-                let view = client.client(*mac).await?;
-                if cli.json { json(&view) } else { output::client(&view) }
-            }
-            Command::Allow { mac, length } => {
-                let request = match length {
-                    None => AllowRequest::default(),
-                    Some(AllowFor::Time(time)) => {
-                        AllowRequest { for_seconds: Some(time.get().as_secs()), ..AllowRequest::default() }
-                    }
-                    Some(AllowFor::Forever) => AllowRequest { forever: true, ..AllowRequest::default() },
-                };
-                let view = client.allow(*mac, request).await?;
-                if cli.json { json(&view) } else { output::allowed(&view) }
-            }
-            Command::Revoke { mac } => {
-                let revoked = client.revoke(*mac).await?;
-                if cli.json { json(&revoked) } else { format!("{} is logged out.\n", revoked.mac) }
-            }
-            Command::Drops { all } => {
-                let drops = client.drops(*all).await?;
-                if cli.json { json(&drops) } else { output::drops(&drops) }
-            }
-            Command::Completions { .. } | Command::Man { .. } => String::new(),
-        })
+        }
+    })
+}
+
+/// What is asked and answered once.
+async fn ask_once(client: &Client, cli: &Cli) -> Result<String, Failure> {
+    Ok(match &cli.command {
+        Command::Status => {
+            let status = client.status().await?;
+            if cli.json { json(&status) } else { output::status(&status) }
+        }
+        Command::Zones { command } => zones(client, command, cli.json).await?,
+        Command::Garden { command } => garden(client, command, cli.json).await?,
+        Command::Clients { command: ClientsCommand::List { zone } } => {
+            let list = client.clients(zone.as_deref()).await?;
+            if cli.json { json(&list) } else { output::clients(&list) }
+        }
+        Command::Clients { command: ClientsCommand::Show { mac, zone } } => {
+            let view = client.client(*mac, zone.as_deref()).await?;
+            if cli.json { json(&view) } else { output::client(&view) }
+        }
+        Command::Allow { mac, length, zone, limits } => {
+            let LimitArgs { up, down, quota, idle } = *limits;
+            let request = AllowRequest {
+                for_seconds: if let Some(AllowFor::Time(time)) = length { Some(time.get().as_secs()) } else { None },
+                forever: matches!(length, Some(AllowFor::Forever)),
+                rate_up: up,
+                rate_down: down,
+                quota,
+                idle,
+            };
+            let view = client.allow(*mac, zone.as_deref(), request).await?;
+            if cli.json { json(&view) } else { output::allowed(&view) }
+        }
+        Command::Revoke { mac, zone } => {
+            let revoked = client.revoke(*mac, zone.as_deref()).await?;
+            if cli.json { json(&revoked) } else { format!("{} is logged out.\n", revoked.mac) }
+        }
+        Command::Drops { all, zone, .. } => {
+            let drops = client.drops(*all, zone.as_deref()).await?;
+            if cli.json { json(&drops) } else { output::drops(&drops) }
+        }
+        Command::Explain(_)
+        | Command::Monitor { .. }
+        | Command::Capture(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => String::new(),
+    })
+}
+
+async fn zones(client: &Client, command: &ZonesCommand, as_json: bool) -> Result<String, Failure> {
+    Ok(match command {
+        ZonesCommand::List => {
+            let list = client.zones().await?;
+            if as_json { json(&list) } else { output::zones(&list) }
+        }
+        ZonesCommand::Attach { name } => {
+            let view = client.attach_zone(name).await?;
+            if as_json { json(&view) } else { format!("{} on {} is guarded.\n", view.name, view.interface) }
+        }
+        ZonesCommand::Detach { name, open } => {
+            let detached = client.detach_zone(name, *open).await?;
+            if as_json { json(&detached) } else { format!("{} is no longer guarded.\n", detached.name) }
+        }
+    })
+}
+
+async fn garden(client: &Client, command: &GardenCommand, as_json: bool) -> Result<String, Failure> {
+    Ok(match command {
+        GardenCommand::List => {
+            let list = client.garden().await?;
+            if as_json { json(&list) } else { output::garden(&list) }
+        }
+        GardenCommand::Add { to, ports, zone } => {
+            let ports = if ports.is_empty() {
+                Ports::default()
+            } else {
+                ports.iter().copied().collect::<Vec<_>>().try_into().map_err(|e: String| {
+                    Failure::Usage(Cli::command().error(clap::error::ErrorKind::ValueValidation, e))
+                })?
+            };
+            let rule = client.add_to_garden(&AddRequest { zone: zone.clone(), to: to.clone(), ports }).await?;
+            if as_json { json(&rule) } else { view::added(&rule) }
+        }
+        GardenCommand::Remove { to, zone } => {
+            let removed = client.remove_from_garden(&RemoveRequest { zone: zone.clone(), to: to.clone() }).await?;
+            if as_json { json(&removed) } else { view::removed(&removed) }
+        }
     })
 }
 

@@ -96,12 +96,13 @@ impl Config {
     #[must_use]
     pub fn filled(&self, networks: &[Effective]) -> Self {
         let Some((first, further)) = networks.split_first() else { return self.clone() };
-        let ZoneConfig { guest, xdp_mode, portal, dns, ntp, session, budgets } = first.zone.clone();
+        let ZoneConfig { guest, xdp_mode, portal, dns, ntp, garden, session, budgets } = first.zone.clone();
         Self {
             guest: Guest { xdp_mode: Some(xdp_mode), ..guest },
             portal,
             dns,
             ntp,
+            garden,
             session,
             budgets,
             zone: further.iter().map(|network| ZoneSection::all(&network.zone)).collect(),
@@ -195,10 +196,10 @@ mod tests {
         let other = interface(&["198.51.100.1"], &[]);
         let rest = "xdp_mode = \"generic\"\n[control]\ngroup = \"portal\"\n[portal]\nurl = \"https://portal.example/\"\nsession = \"1h\"\n\
                     [session]\nquota = \"2GB\"\n[budgets]\nlink = \"off\"\n[ntp]\nservers = [\"192.0.2.123\"]\n\
-                    [[probes]]\nhost = \"*.Example.net\"\nanswer = 511\n\
+                    [[probes]]\nhost = \"*.Example.net\"\nanswer = 511\n[[garden]]\nto = \"*.pay.example\"\n\
                     [[zone]]\nname = \"staff\"\ninterface = \"eth1\"\nvlan = \"100.10\"\nhttps = \"alert\"\n\
                     [zone.session]\nquota = \"none\"\n[zone.ntp]\nservers = []\n\
-                    [[zone]]\nname = \"lobby\"\ninterface = \"eth2\"\nshadow = true\n";
+                    [[zone]]\nname = \"lobby\"\ninterface = \"eth2\"\nshadow = true\ngarden = []\n";
         let resolve = |config: &Config| {
             let zones = config.zones();
             zones.iter().zip([&there, &other, &other]).map(|(z, i)| z.resolve(i).unwrap()).collect::<Vec<_>>()

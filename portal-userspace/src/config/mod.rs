@@ -22,7 +22,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::responder::probes;
+use crate::{garden::rules::GardenRule, responder::probes};
 
 pub use crate::net::XdpMode;
 pub use budgets::{Bucket, Budget, Budgets, BudgetsOverride};
@@ -63,6 +63,9 @@ pub struct Config {
     /// Which time servers a stranger may ask.
     #[serde(default)]
     pub ntp: Ntp,
+    /// What else a stranger may reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub garden: Vec<GardenRule>,
     /// How much of anything.
     #[serde(default)]
     pub limits: Limits,

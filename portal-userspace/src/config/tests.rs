@@ -26,10 +26,10 @@ fn the_reference_means_the_same_as_an_empty_configuration() {
         .collect();
     let full = parse(&full).unwrap();
     let written = toml::Table::try_from(&full).unwrap();
-    let Config { guest, portal, session: _, budgets: _, dns, ntp: _, limits: _, paths: _, control, probes, zone } =
+    let Config { guest, portal, session: _, budgets: _, dns, ntp: _, garden, limits: _, paths: _, control, probes, zone } =
         full;
     assert!(portal.listen.is_some() && portal.url.is_some() && portal.url_v4.is_some() && portal.url_v6.is_some());
-    assert!(dns.resolvers.is_some() && control.group.is_some() && !probes.is_empty());
+    assert!(dns.resolvers.is_some() && control.group.is_some() && !probes.is_empty() && !garden.is_empty());
     assert!(
         guest.xdp_mode == Some(XdpMode::Native) && guest.vlan.is_some() && guest.gateway.is_some() && !zone.is_empty()
     );
@@ -200,6 +200,12 @@ const BAD: &[(&str, &str, usize, &[&str])] = &[
         8,
         &["zone.xdp_mode", "`guest` says native"],
     ),
+    (
+        "a garden that opens everything",
+        "[guest]\ninterface = \"eth1\"\n[[garden]]\nto = \"0.0.0.0/0\"\n",
+        4,
+        &["garden.to", "would open the network"],
+    ),
     ("a group that cannot be", "[guest]\ninterface = \"eth1\"\n[control]\ngroup = \"\"\n", 4, &["control.group"]),
 ];
 
@@ -250,7 +256,8 @@ fn a_zone_is_as_the_common_sections_say_unless_it_says_otherwise() {
          [[zone]]\nname = \"same\"\ninterface = \"eth2\"\n\
          [[zone]]\nname = \"other\"\ninterface = \"eth1\"\nvlan = 5\nxdp_mode = \"generic\"\n\
          [zone.portal]\nurl = \"http://own.example/\"\n[zone.session]\nquota = \"none\"\n[zone.budgets]\nlink = \"5/s burst 9\"\n\
-         [zone.dns]\nresolvers = []\n",
+         [zone.dns]\nresolvers = []\n[[zone.garden]]\nto = \"a.example\"\n[[zone.garden]]\nto = \"192.0.2.0/24\"\n\
+         [[garden]]\nto = \"pay.example\"\n",
     )
     .unwrap();
     let [guest, same, other] = <[ZoneConfig; 3]>::try_from(config.zones()).unwrap();
@@ -268,4 +275,5 @@ fn a_zone_is_as_the_common_sections_say_unless_it_says_otherwise() {
     assert_eq!((other.session.quota, other.session.rate_up), (OrNone::NONE, guest.session.rate_up));
     assert_eq!((other.budgets.link.to_string().as_str(), other.dns.resolvers), ("5/s burst 9", Some(vec![])));
     assert_eq!(other.budgets.replies, guest.budgets.replies);
+    assert_eq!((same.garden.len(), other.garden.len()), (1, 2), "a garden of its own is in place of the common one");
 }

@@ -12,6 +12,7 @@ use super::{
     values::ZoneName,
     vlan::Vlan,
 };
+use crate::garden::rules::GardenRule;
 
 /// What a stranger's connection to TCP/443 gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -129,6 +130,9 @@ pub struct ZoneSection {
     /// Its own time servers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ntp: NtpOverride,
+    /// Its own walled garden, in place of the common one; empty for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub garden: Option<Vec<GardenRule>>,
 }
 
 fn is_default<T: Default + PartialEq>(section: &T) -> bool {
@@ -212,6 +216,8 @@ pub struct ZoneConfig {
     pub dns: Dns,
     /// Its time servers.
     pub ntp: Ntp,
+    /// Its walled garden.
+    pub garden: Vec<GardenRule>,
     /// Its limits for who has logged in.
     pub session: SessionLimits,
     /// Its budgets of strangers.
@@ -221,13 +227,14 @@ pub struct ZoneConfig {
 impl Config {
     /// Every guest network; that of `[guest]` is the first.
     pub fn zones(&self) -> Vec<ZoneConfig> {
-        let Self { guest, portal, dns, ntp, session, budgets, zone, .. } = self;
+        let Self { guest, portal, dns, ntp, garden, session, budgets, zone, .. } = self;
         let first = ZoneConfig {
             guest: guest.clone(),
             xdp_mode: XdpMode::default(),
             portal: portal.clone(),
             dns: dns.clone(),
             ntp: ntp.clone(),
+            garden: garden.clone(),
             session: session.clone(),
             budgets: budgets.clone(),
         };
@@ -237,6 +244,7 @@ impl Config {
             portal: own.portal.over(portal),
             dns: Dns { resolvers: own.dns.resolvers.clone().or_else(|| dns.resolvers.clone()) },
             ntp: own.ntp.over(ntp),
+            garden: own.garden.clone().unwrap_or_else(|| garden.clone()),
             session: own.session.over(session),
             budgets: own.budgets.over(budgets),
         });
@@ -267,7 +275,7 @@ impl ZoneSection {
 
     /// Everything of the network written out, so that nothing is taken from the sections that all share.
     pub(super) fn all(zone: &ZoneConfig) -> Self {
-        let ZoneConfig { guest, xdp_mode, portal, dns, ntp, session, budgets } = zone;
+        let ZoneConfig { guest, xdp_mode, portal, dns, ntp, garden, session, budgets } = zone;
         let Guest { name, interface, vlan, gateway, xdp_mode: _, https, anti_spoofing, shadow } = guest.clone();
         Self {
             name,
@@ -283,6 +291,7 @@ impl ZoneSection {
             budgets: BudgetsOverride::all(budgets),
             dns: dns.clone(),
             ntp: NtpOverride::all(ntp),
+            garden: Some(garden.clone()),
         }
     }
 }

@@ -8,14 +8,18 @@ use std::{
 };
 
 use axum::{body::Bytes, http::StatusCode};
-use http_body_util::Full;
-use hyper::{Method, Request, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Method, Request, body::Incoming, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, task::JoinHandle};
 
 use super::{
     Group,
-    api::{AllowRequest, ClientList, ClientView, Drops, ErrorBody, ErrorInfo, Revoked, Status},
+    api::{
+        AddRequest, AllowRequest, ClientList, ClientView, Detached, Drops, ErrorBody, ErrorInfo, ExplainRequest,
+        Explanations, GardenList, RemoveRequest, Removed, Revoked, RuleView, Status, ZoneList, ZoneView,
+    },
 };
 use crate::net::{
     Mac,
@@ -24,6 +28,8 @@ use crate::net::{
 
 /// A list of a million clients takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest refusal that is read, bytes.
+const ERROR_BYTES: usize = 64 * 1024;
 
 /// Speaks to a daemon.
 #[derive(Clone, Debug)]
@@ -85,29 +91,89 @@ impl Client {
         self.call(Method::GET, "/v1/status", None::<()>).await
     }
 
-    /// Who is logged in.
-    pub async fn clients(&self) -> Result<ClientList, ClientError> {
-        self.call(Method::GET, "/v1/clients", None::<()>).await
+    /// Who is logged in: in one zone, or in all.
+    pub async fn clients(&self, zone: Option<&str>) -> Result<ClientList, ClientError> {
+        self.call(Method::GET, &in_zone("/v1/clients", zone), None::<()>).await
     }
 
-    /// One client's session.
-    pub async fn client(&self, mac: Mac) -> Result<ClientView, ClientError> {
-        self.call(Method::GET, &format!("/v1/clients/{mac}"), None::<()>).await
+    /// One client's session, in this zone, or where it has one.
+    pub async fn client(&self, mac: Mac, zone: Option<&str>) -> Result<ClientView, ClientError> {
+        self.call(Method::GET, &in_zone(&format!("/v1/clients/{mac}"), zone), None::<()>).await
     }
 
-    /// Lets a client through. When this returns, the kernel has it.
-    pub async fn allow(&self, mac: Mac, request: AllowRequest) -> Result<ClientView, ClientError> {
-        self.call(Method::PUT, &format!("/v1/clients/{mac}"), Some(request)).await
+    /// Lets a client through, in this zone, or in the only one. When this returns, the kernel has it.
+    pub async fn allow(&self, mac: Mac, zone: Option<&str>, request: AllowRequest) -> Result<ClientView, ClientError> {
+        self.call(Method::PUT, &in_zone(&format!("/v1/clients/{mac}"), zone), Some(request)).await
     }
 
-    /// Makes a client a stranger. When this returns, it is one.
-    pub async fn revoke(&self, mac: Mac) -> Result<Revoked, ClientError> {
-        self.call(Method::DELETE, &format!("/v1/clients/{mac}"), None::<()>).await
+    /// Makes a client a stranger, in this zone, or where it has a session. When this returns, it is one.
+    pub async fn revoke(&self, mac: Mac, zone: Option<&str>) -> Result<Revoked, ClientError> {
+        self.call(Method::DELETE, &in_zone(&format!("/v1/clients/{mac}"), zone), None::<()>).await
     }
 
-    /// How often each reason was given: those that drop, or all.
-    pub async fn drops(&self, all: bool) -> Result<Drops, ClientError> {
-        self.call(Method::GET, if all { "/v1/drops?all=true" } else { "/v1/drops" }, None::<()>).await
+    /// How often each reason was given: those that drop, or all; in one zone, or in all.
+    pub async fn drops(&self, all: bool, zone: Option<&str>) -> Result<Drops, ClientError> {
+        let query = Query::default().given("all", all.then_some("true")).given("zone", zone);
+        self.call(Method::GET, &query.behind("/v1/drops"), None::<()>).await
+    }
+
+    /// What the gate would do with frames.
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explanations, ClientError> {
+        self.call(Method::POST, "/v1/explain", Some(request)).await
+    }
+
+    /// The guest networks.
+    pub async fn zones(&self) -> Result<ZoneList, ClientError> {
+        self.call(Method::GET, "/v1/zones", None::<()>).await
+    }
+
+    /// Guards a zone, as the configuration file has it now.
+    pub async fn attach_zone(&self, name: &str) -> Result<ZoneView, ClientError> {
+        self.call(Method::POST, &format!("/v1/zones/{}", escaped(name)), None::<()>).await
+    }
+
+    /// Guards a zone no longer; where it is the last on its interface only if it may be open.
+    pub async fn detach_zone(&self, name: &str, may_open: bool) -> Result<Detached, ClientError> {
+        let query = Query::default().given("open", may_open.then_some("true"));
+        self.call(Method::DELETE, &query.behind(&format!("/v1/zones/{}", escaped(name))), None::<()>).await
+    }
+
+    /// The walled garden.
+    pub async fn garden(&self) -> Result<GardenList, ClientError> {
+        self.call(Method::GET, "/v1/garden", None::<()>).await
+    }
+
+    /// Adds to the walled garden.
+    pub async fn add_to_garden(&self, request: &AddRequest) -> Result<RuleView, ClientError> {
+        self.call(Method::POST, "/v1/garden", Some(request)).await
+    }
+
+    /// Removes from the walled garden.
+    pub async fn remove_from_garden(&self, request: &RemoveRequest) -> Result<Removed, ClientError> {
+        let query = Query::default().given("to", Some(&request.to.to_string())).given("zone", request.zone.as_deref());
+        self.call(Method::DELETE, &query.behind("/v1/garden"), None::<()>).await
+    }
+
+    /// Everything that happens from now on: lines of JSON.
+    pub async fn events(&self) -> Result<Download, ClientError> {
+        self.download("/v1/events").await
+    }
+
+    /// A client's frames as pcapng: in one zone or in all, until there are so many, or for so many seconds.
+    pub async fn capture(
+        &self,
+        client: Mac,
+        zone: Option<&str>,
+        count: Option<u64>,
+        seconds: Option<u64>,
+    ) -> Result<Download, ClientError> {
+        let number = |n: Option<u64>| n.map(|n| n.to_string());
+        let query = Query::default()
+            .given("client", Some(&client.to_string()))
+            .given("zone", zone)
+            .given("count", number(count).as_deref())
+            .given("seconds", number(seconds).as_deref());
+        self.download(&query.behind("/v1/capture")).await
     }
 
     async fn call<T: DeserializeOwned>(
@@ -120,29 +186,50 @@ impl Client {
             Some(body) => Bytes::from(serde_json::to_vec(&body).expect("the API's types have a JSON form")),
             None => Bytes::new(),
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            // Nobody reads it: HTTP/1.1 demands it.
-            .header(header::HOST, "portald")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .expect("a MAC address makes a valid path");
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.not_connected(&e))?;
-        let answer = exchange(stream, request, PATIENCE).await.map_err(|e| self.transport(&e))?;
-        let unreadable = |e: serde_json::Error| ClientError::Transport {
-            socket: self.socket.clone(),
-            cause: format!("the answer (status {}) is none of portald's: {e}", answer.status()),
-        };
+        let stream = self.connect().await?;
+        let answer = exchange(stream, request(method, path, body), PATIENCE).await.map_err(|e| self.transport(&e))?;
         if answer.status() == StatusCode::OK {
-            serde_json::from_slice(answer.body()).map_err(unreadable)
+            serde_json::from_slice(answer.body()).map_err(|e| self.unreadable(answer.status(), &e))
         } else {
-            let ErrorBody { error } = serde_json::from_slice(answer.body()).map_err(unreadable)?;
-            Err(ClientError::Refused(error))
+            Err(self.refused(answer.status(), answer.body()))
         }
     }
 
-    fn transport(&self, error: &ExchangeError) -> ClientError {
+    /// An answer that goes on until somebody ends it.
+    async fn download(&self, path: &str) -> Result<Download, ClientError> {
+        let begin = async {
+            let (mut sender, connection) =
+                http1::handshake(TokioIo::new(self.connect().await?)).await.map_err(|e| self.transport(&e))?;
+            // Where the connection breaks, the body says so.
+            let connection = AbortOnDrop(tokio::spawn(async move { drop(connection.await) }));
+            let answer = sender.send_request(request(Method::GET, path, Bytes::new())).await;
+            let (head, body) = answer.map_err(|e| self.transport(&e))?.into_parts();
+            if head.status == StatusCode::OK {
+                return Ok(Download { client: self.clone(), body, _connection: connection });
+            }
+            let body = Limited::new(body, ERROR_BYTES).collect().await.map_err(|e| self.transport(&*e))?.to_bytes();
+            Err(self.refused(head.status, &body))
+        };
+        tokio::time::timeout(PATIENCE, begin).await.map_err(|_| self.transport(&ExchangeError::TimedOut(PATIENCE)))?
+    }
+
+    async fn connect(&self) -> Result<UnixStream, ClientError> {
+        UnixStream::connect(&self.socket).await.map_err(|e| self.not_connected(&e))
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice(body) {
+            Ok(ErrorBody { error }) => ClientError::Refused(error),
+            Err(e) => self.unreadable(status, &e),
+        }
+    }
+
+    fn unreadable(&self, status: StatusCode, error: &serde_json::Error) -> ClientError {
+        let cause = format!("the answer (status {status}) is none of portald's: {error}");
+        ClientError::Transport { socket: self.socket.clone(), cause }
+    }
+
+    fn transport(&self, error: &(dyn std::error::Error + Send + Sync)) -> ClientError {
         ClientError::Transport { socket: self.socket.clone(), cause: error.to_string() }
     }
 
@@ -156,6 +243,81 @@ impl Client {
             }
             _ => ClientError::Transport { socket, cause: error.to_string() },
         }
+    }
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        // Nobody reads it: HTTP/1.1 demands it.
+        .header(header::HOST, "portald")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))
+        .expect("what a path is made of is escaped")
+}
+
+fn in_zone(path: &str, zone: Option<&str>) -> String {
+    Query::default().given("zone", zone).behind(path)
+}
+
+/// The query of a path.
+#[derive(Default)]
+struct Query(String);
+
+impl Query {
+    /// With this, if it is given.
+    fn given(mut self, name: &str, value: Option<&str>) -> Self {
+        if let Some(value) = value {
+            self.0.push(if self.0.is_empty() { '?' } else { '&' });
+            self.0.push_str(name);
+            self.0.push('=');
+            self.0.push_str(&escaped(value));
+        }
+        self
+    }
+
+    fn behind(&self, path: &str) -> String {
+        format!("{path}{}", self.0)
+    }
+}
+
+/// As it may stand anywhere in a path or a query (RFC 3986 section 2).
+pub(super) fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// An answer that goes on until it is dropped, or the daemon ends it.
+pub struct Download {
+    client: Client,
+    body: Incoming,
+    _connection: AbortOnDrop,
+}
+
+impl Download {
+    /// The next piece; None at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(self.client.transport(&e)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ends a connection with what reads from it.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -7,10 +7,10 @@ mod peer;
 mod server;
 mod socket;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Download};
 pub use group::Group;
 pub use peer::Access;
-pub use server::{Control, ResponderCounters};
+pub use server::{Control, GardenControl, Guarded, LostInKernel, ResponderCounters, Zones};
 pub use socket::{ControlSocket, SocketError};
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Over a real Unix socket, with the kernel's maps.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
-use portal_common::Reason;
+use portal_common::{
+    Reason,
+    tables::{ClientKey, Zone},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
@@ -22,10 +26,18 @@ use super::{
     *,
 };
 use crate::{
-    config::GroupName,
+    config::{Config, GroupName},
+    daemon::zones::ZoneError,
     datapath::counters::CounterReader,
     net::{Mac, Neighbour, Neighbours, NetError},
-    session::SessionService,
+    observe::{
+        capture::{CapturedTable, Captures},
+        events::EventLine,
+        explain::{ExplainProgram, Explainer, Ran},
+        hub::EventHub,
+        pcapng::CapturedFrame,
+    },
+    session::{SessionService, SessionStore},
 };
 
 fn seconds(n: u64) -> AllowRequest {
@@ -52,17 +64,117 @@ impl Neighbours for Two {
     }
 }
 
+/// Guest networks with the sessions in a store of their own.
+fn zones(store: &Arc<SessionStore>) -> [Guarded; 2] {
+    let text = "[guest]\ninterface = \"eth1\"\nname = \"guests\"\n\
+                [[zone]]\ninterface = \"eth2\"\nname = \"staff\"\n";
+    let config = Config::parse(text, Path::new("test.toml")).unwrap();
+    let zone = |number: u16, neighbours: Arc<dyn Neighbours>| {
+        let zone = &config.zones()[usize::from(number)];
+        Guarded {
+            name: zone.guest.name.to_string(),
+            number: Zone::new(number),
+            interface: zone.guest.interface.to_string(),
+            interface_index: 3 + u32::from(number),
+            sessions: Arc::new(SessionService::new(Arc::clone(store), Zone::new(number), zone)),
+            neighbours,
+        }
+    };
+    [zone(0, Arc::new(Two)), zone(1, Arc::new(Nobody))]
+}
+
+struct Nobody;
+
+impl Neighbours for Nobody {
+    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+struct Networks(Vec<Guarded>);
+
+impl Zones for Networks {
+    fn guarded(&self) -> Vec<Guarded> {
+        self.0.clone()
+    }
+
+    fn list(&self) -> BoxFuture<'_, Vec<api::ZoneView>> {
+        let view = |zone: &Guarded| {
+            serde_json::from_value(serde_json::json!({
+                "name": zone.name, "attached": true, "number": zone.number.number(), "interface": zone.interface,
+                "interface_index": zone.interface_index, "gateway_addresses": ["192.0.2.1"], "gateway_mac": mac(254),
+                "xdp_mode": "native", "shadow": false, "https": "reset", "anti_spoofing": "learn", "listeners": []
+            }))
+            .unwrap()
+        };
+        Box::pin(async move { self.0.iter().map(view).collect() })
+    }
+
+    fn attach<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<api::ZoneView, ZoneError>> {
+        Box::pin(async { Err(ZoneError::Attached(name.to_owned())) })
+    }
+
+    fn detach<'a>(&'a self, name: &'a str, may_open: bool) -> BoxFuture<'a, Result<(), ZoneError>> {
+        let refused = ZoneError::WouldOpen { name: name.to_owned(), interface: "eth1".into() };
+        Box::pin(async move { if may_open { Ok(()) } else { Err(refused) } })
+    }
+}
+
+/// A gate that resets everything, with the frame turned round, on interface 3; and drops everything elsewhere.
+struct Resets;
+
+impl ExplainProgram for Resets {
+    fn run(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<Ran> {
+        let value =
+            if ifindex == 3 { 3 | (Reason::TcpRefused as u32) << 8 } else { 1 | (Reason::Fragment as u32) << 8 };
+        Ok(Ran { value, frame: frame.iter().rev().copied().collect() })
+    }
+}
+
+/// Whose frames are captured.
+#[derive(Clone, Default)]
+struct Kernel(Arc<Mutex<BTreeSet<ClientKey>>>);
+
+impl CapturedTable for Kernel {
+    fn insert(&mut self, client: ClientKey) -> anyhow::Result<()> {
+        self.0.lock().unwrap().insert(client);
+        Ok(())
+    }
+
+    fn remove(&mut self, client: ClientKey) -> anyhow::Result<()> {
+        self.0.lock().unwrap().remove(&client);
+        Ok(())
+    }
+}
+
 pub(crate) struct Daemon {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) sessions: Arc<SessionService>,
+    events: EventHub,
+    kernel: Kernel,
+    captures: Arc<Captures>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// A control server for `capacity` clients.
+/// A control server for `capacity` clients of one zone.
 pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
+    daemon_of(1, capacity, access)
+}
+
+/// A control server for `capacity` clients of so many zones.
+fn daemon_of(count: usize, capacity: u32, access: Access) -> Daemon {
     let directory = tempfile::tempdir().unwrap();
-    let sessions = Arc::new(SessionService::standalone(capacity, "8h".parse().unwrap()).expect("a BPF map needs root"));
+    let store = Arc::new(SessionStore::create(capacity).expect("a BPF map needs root"));
+    let zones = zones(&store)[..count].to_vec();
+    let sessions = Arc::clone(&zones[0].sessions);
+    let events = EventHub::default();
+    let kernel = Kernel::default();
+    let captures = Captures::new(kernel.clone());
     let control = Control {
         gate: GateInfo {
             interface: "eth1".into(),
@@ -74,17 +186,22 @@ pub(crate) fn daemon(capacity: u32, access: Access) -> Daemon {
             url_v6: "http://[2001:db8::1]:8080/".into(),
             listeners: vec!["192.0.2.1:8080".parse().unwrap(), "[2001:db8::1]:8080".parse().unwrap()],
         },
-        sessions: Arc::clone(&sessions),
+        sessions: store,
         counters: Arc::new(CounterReader::create().unwrap()),
         responder: Arc::new(|| vec![("requests", 5), ("answers_511", 4)]),
-        neighbours: Arc::new(Two),
         access,
         started: Instant::now(),
+        zones: Arc::new(Networks(zones)),
+        garden: None,
+        explainer: Arc::new(Explainer::new(Resets, Box::new(|_, _| None))),
+        events: events.clone(),
+        captures: Arc::clone(&captures),
+        lost: Arc::new(|| Ok(api::Lost { events: 3, ..api::Lost::default() })),
     };
     let socket = ControlSocket::bind(&directory.path().join("portald.sock"), None).unwrap();
     let (stop, stopping) = watch::channel(false);
     let task = tokio::spawn(control.serve(socket, stopping));
-    Daemon { directory, sessions, stop, task }
+    Daemon { directory, sessions, events, kernel, captures, stop, task }
 }
 
 impl Daemon {
@@ -112,34 +229,34 @@ async fn the_client_and_the_server_agree() {
     assert_eq!(status.pid, std::process::id());
     assert_eq!(status.responder["requests"], 5);
 
-    let view = client.allow(mac(1), seconds(7200)).await.unwrap();
+    let view = client.allow(mac(1), None, seconds(7200)).await.unwrap();
     assert_eq!(view.remaining_seconds, Some(7200));
     assert_eq!(view.addresses, ADDRESSES.map(|a| a.parse::<IpAddr>().unwrap()));
     assert!(daemon.sessions.show(mac(1)).is_ok(), "the kernel has it");
-    client.allow(mac(0), AllowRequest::default()).await.unwrap();
-    let list = client.clients().await.unwrap().clients;
+    client.allow(mac(0), None, AllowRequest::default()).await.unwrap();
+    let list = client.clients(None).await.unwrap().clients;
     assert_eq!(list.iter().map(|c| (c.mac, c.addresses.len())).collect::<Vec<_>>(), [(mac(0), 0), (mac(1), 2)]);
-    assert_eq!(client.client(mac(1)).await.unwrap().mac, mac(1));
+    assert_eq!(client.client(mac(1), None).await.unwrap().mac, mac(1));
     assert_eq!(client.status().await.unwrap().clients.online, 2);
 
-    assert_eq!(client.revoke(mac(1)).await.unwrap().mac, mac(1));
+    assert_eq!(client.revoke(mac(1), None).await.unwrap().mac, mac(1));
     assert!(daemon.sessions.show(mac(1)).is_err());
-    for error in [client.revoke(mac(1)).await.unwrap_err(), client.client(mac(1)).await.unwrap_err()] {
+    for error in [client.revoke(mac(1), None).await.unwrap_err(), client.client(mac(1), None).await.unwrap_err()] {
         assert_eq!(error.info().code, "no_such_client");
     }
     let dropping = Reason::ALL.iter().filter(|r| r.outcome().name() == "dropped").count();
-    assert_eq!(client.drops(false).await.unwrap().reasons.len(), dropping);
-    assert_eq!(client.drops(true).await.unwrap().reasons.len(), Reason::ALL.len());
+    assert_eq!(client.drops(false, None).await.unwrap().reasons.len(), dropping);
+    assert_eq!(client.drops(true, None).await.unwrap().reasons.len(), Reason::ALL.len());
 }
 
 #[tokio::test]
 async fn a_full_table_and_bad_lengths_are_refused_by_code() {
     let daemon = daemon(1, Access::new(None));
     let client = Client::new(daemon.socket());
-    assert_eq!(client.allow(mac(1), seconds(0)).await.unwrap_err().info().code, "bad_length");
-    assert_eq!(client.allow(mac(1), seconds(u64::MAX)).await.unwrap_err().info().code, "bad_length");
-    client.allow(mac(1), AllowRequest::default()).await.unwrap();
-    let error = client.allow(mac(2), AllowRequest::default()).await.unwrap_err().info();
+    assert_eq!(client.allow(mac(1), None, seconds(0)).await.unwrap_err().info().code, "bad_length");
+    assert_eq!(client.allow(mac(1), None, seconds(u64::MAX)).await.unwrap_err().info().code, "bad_length");
+    client.allow(mac(1), None, AllowRequest::default()).await.unwrap();
+    let error = client.allow(mac(2), None, AllowRequest::default()).await.unwrap_err().info();
     assert_eq!(error.code, "table_full");
     assert!(error.remedy.contains("limits.clients"));
 }
@@ -200,19 +317,29 @@ async fn what_curl_can_send_gets_a_status_a_code_and_a_remedy() {
 async fn the_json_schema_is_stable() {
     let daemon = daemon(8, Access::new(None));
     let client = Client::new(daemon.socket());
-    client.allow(mac(1), AllowRequest::default()).await.unwrap();
+    client.allow(mac(1), None, AllowRequest::default()).await.unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     let status = serde_json::to_value(client.status().await.unwrap()).unwrap();
-    assert_eq!(keys(&status), "clients gate packets pid responder uptime_seconds version");
+    assert_eq!(keys(&status), "clients gate lost packets pid responder uptime_seconds version zones");
     assert_eq!(keys(&status["gate"]), "interface interface_index listeners program_id queues url_v4 url_v6 xdp_mode");
     assert_eq!(keys(&status["clients"]), "capacity online");
     assert_eq!(keys(&status["packets"]), "answered dropped passed redirected");
-    let list = serde_json::to_value(client.clients().await.unwrap()).unwrap();
+    let list = serde_json::to_value(client.clients(None).await.unwrap()).unwrap();
     assert_eq!(
         keys(&list["clients"][0]),
         "addresses bound_addresses down expires_at last_seen_seconds limits mac online_seconds remaining_seconds started_at up zone"
     );
-    let drops = serde_json::to_value(client.drops(false).await.unwrap()).unwrap();
+    assert_eq!(keys(&status["lost"]), "answers captures events watchers");
+    let zones = serde_json::to_value(client.zones().await.unwrap()).unwrap();
+    assert_eq!(
+        keys(&zones["zones"][0]),
+        "anti_spoofing attached gateway_addresses gateway_interface gateway_mac https interface interface_index listeners name number \
+         queues shadow url_v4 url_v6 vlan xdp_mode"
+    );
+    let explained = client.explain(&api::ExplainRequest { frames: vec!["00".repeat(14)], zone: None }).await.unwrap();
+    let explained = serde_json::to_value(explained).unwrap();
+    assert_eq!(keys(&explained["frames"][0]), "reason reply_hex rule verdict");
+    let drops = serde_json::to_value(client.drops(false, None).await.unwrap()).unwrap();
     assert_eq!(keys(&drops["reasons"][0]), "name outcome packets text");
 }
 
@@ -301,4 +428,198 @@ async fn stopping_removes_the_socket_and_the_client_says_what_is_missing() {
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert_eq!(Client::new(&socket).status().await.unwrap_err().info().code, "not_running");
     assert_eq!(Client::new(Path::new("/proc/self/status")).status().await.unwrap_err().info().code, "not_running");
+}
+
+#[tokio::test]
+async fn the_gate_is_asked_about_frames_in_a_zone() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let ask = |frames: &[&str], zone: Option<&str>| {
+        let request = api::ExplainRequest {
+            frames: frames.iter().map(|f| (*f).to_owned()).collect(),
+            zone: zone.map(String::from),
+        };
+        let client = &client;
+        async move { client.explain(&request).await }
+    };
+    let frame = "000102030405060708090a0b0c0d";
+    let answer = ask(&[frame, frame], Some("guests")).await.unwrap().frames;
+    assert_eq!(answer.len(), 2);
+    assert_eq!((answer[0].verdict.as_str(), answer[0].reason.as_str()), ("answered", "tcp_refused"));
+    assert_eq!(answer[1].reply_hex.as_deref(), Some("0d0c0b0a09080706050403020100"));
+    assert_eq!(ask(&[frame], None).await.unwrap().frames[0].verdict, "answered", "the first zone's interface");
+    let many = vec![frame; api::MOST_FRAMES + 1];
+    let table: [(&str, &[&str], Option<&str>, &str, &str); 5] = [
+        ("no such zone", &[frame], Some("staff"), "no_such_zone", "guests"),
+        ("13 bytes", &[frame, &frame[2..]], None, "bad_request", "frame 2 has 13 bytes"),
+        ("no digits", &["hello"], None, "bad_request", "hello"),
+        ("spaces", &["00 01"], None, "bad_request", "hexadecimal"),
+        ("too many", &many, None, "bad_request", "257 frames"),
+    ];
+    for (sentence, frames, zone, code, part) in table {
+        let info = ask(frames, zone).await.unwrap_err().info();
+        assert_eq!(info.code, code, "{sentence}");
+        assert!(format!("{} {}", info.message, info.remedy).contains(part), "{sentence}: {info:?}");
+    }
+    let jumbos = vec!["00".repeat(9_000); 200];
+    let jumbos: Vec<&str> = jumbos.iter().map(String::as_str).collect();
+    assert_eq!(ask(&jumbos, None).await.unwrap().frames.len(), 200, "3.6 MB of digits");
+}
+
+/// The next line, within a second.
+async fn line(download: &mut Download) -> Option<EventLine> {
+    let piece = tokio::time::timeout(Duration::from_secs(1), download.next()).await.expect("in time").unwrap()?;
+    Some(serde_json::from_slice(&piece).unwrap())
+}
+
+#[tokio::test]
+async fn events_are_streamed_to_everybody_until_the_daemon_stops() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let mut one = client.events().await.unwrap();
+    let mut other = client.events().await.unwrap();
+    for name in ["login", "expired"] {
+        let event = EventLine { client: Some(mac(1)), ..EventLine::now(name) };
+        daemon.events.tell(event.clone());
+        assert_eq!(line(&mut one).await.unwrap(), event);
+        assert_eq!(line(&mut other).await.unwrap(), event);
+    }
+    drop(one);
+    assert_eq!(client.status().await.unwrap().lost.events, 3);
+    daemon.stop.send(true).unwrap();
+    assert_eq!(line(&mut other).await, None, "the end, and no broken connection");
+    tokio::time::timeout(Duration::from_secs(5), daemon.task).await.unwrap().unwrap();
+    assert!(daemon.events.is_unwatched());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lasts_longer_than_a_question_may() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let mut events = client.events().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    daemon.events.tell(EventLine::now("login"));
+    let piece = events.next().await.unwrap().expect("an hour later");
+    assert!(piece.starts_with(b"{\"event\":\"login\""));
+}
+
+fn captured(bytes: u8) -> CapturedFrame {
+    CapturedFrame {
+        at: Duration::from_secs(1),
+        ifindex: 3,
+        bytes: vec![bytes; 60],
+        whole_len: 60,
+        tag: None,
+        outbound: false,
+        comment: "dropped: fragment: why".into(),
+    }
+}
+
+/// Waits until the kernel's table is so, at most five seconds.
+async fn captures(daemon: &Daemon, clients: &[ClientKey]) {
+    for _ in 0..500 {
+        if daemon.kernel.0.lock().unwrap().iter().eq(clients) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?} are captured, not {clients:?}", daemon.kernel.0.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_capture_is_a_pcapng_file_and_lasts_as_long_as_its_connection() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let key = ClientKey::new(Zone::FIRST, mac(1).bytes());
+    let mut capture = client.capture(mac(1), Some("guests"), Some(2), None).await.unwrap();
+    let mut file = capture.next().await.unwrap().expect("the file's beginning comes at once").to_vec();
+    captures(&daemon, &[key]).await;
+    for n in 0..3 {
+        daemon.captures.deliver(key, &captured(n));
+    }
+    while let Some(piece) = capture.next().await.unwrap() {
+        file.extend(piece);
+    }
+    let frames = crate::observe::input::read(&file).unwrap();
+    assert_eq!(frames, [vec![0; 60], vec![1; 60]], "two, as was wanted");
+    captures(&daemon, &[]).await;
+
+    let capture = client.capture(mac(1), None, None, None).await.unwrap();
+    captures(&daemon, &[key]).await;
+    drop(capture);
+    captures(&daemon, &[]).await;
+
+    let mut short = client.capture(mac(1), None, None, Some(1)).await.unwrap();
+    while short.next().await.unwrap().is_some() {}
+    captures(&daemon, &[]).await;
+    assert_eq!(client.capture(mac(1), Some("staff"), None, None).await.err().unwrap().info().code, "no_such_zone");
+    let answer = daemon.raw(b"GET /v1/capture?client=ff:ff:ff:ff:ff:ff HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("group address"), "{answer}");
+
+    let mut last = client.capture(mac(2), None, None, None).await.unwrap();
+    last.next().await.unwrap().unwrap();
+    daemon.stop.send(true).unwrap();
+    assert_eq!(last.next().await.unwrap(), None);
+    captures(&daemon, &[]).await;
+}
+
+#[tokio::test]
+async fn clients_are_of_a_zone() {
+    let daemon = daemon_of(2, 8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let request = AllowRequest {
+        rate_up: Some("10mbit".parse().unwrap()),
+        quota: Some("2GB".parse().unwrap()),
+        idle: Some("30m".parse().unwrap()),
+        ..AllowRequest::default()
+    };
+    let info = client.allow(mac(1), None, request).await.unwrap_err().info();
+    assert_eq!(info.code, "which_zone");
+    assert!(info.remedy.contains("guests, staff"), "{info:?}");
+    let view = client.allow(mac(1), Some("staff"), request).await.unwrap();
+    assert_eq!((view.zone.as_str(), view.addresses.len()), ("staff", 0), "the guests' neighbours are not the staff's");
+    assert_eq!(view.limits.rate_up_bits_per_second, Some(10_000_000));
+    assert_eq!((view.limits.quota_bytes, view.limits.idle_timeout_seconds), (Some(2_000_000_000), Some(1_800)));
+    assert_eq!(client.client(mac(1), None).await.unwrap().zone, "staff", "where it has a session");
+    assert_eq!(client.client(mac(1), Some("guests")).await.unwrap_err().info().code, "no_such_client");
+    let unlimited = AllowRequest { rate_up: Some("none".parse().unwrap()), ..AllowRequest::default() };
+    let view = client.allow(mac(1), Some("staff"), unlimited).await.unwrap();
+    assert_eq!((view.limits.rate_up_bits_per_second, view.limits.quota_bytes), (None, Some(2_000_000_000)));
+    client.allow(mac(1), Some("guests"), AllowRequest::default()).await.unwrap();
+    assert_eq!(client.client(mac(1), None).await.unwrap_err().info().code, "which_zone");
+    let list = |zone: Option<&'static str>| {
+        let client = &client;
+        async move {
+            let clients = client.clients(zone).await.unwrap().clients;
+            clients.into_iter().map(|c| (c.zone, c.addresses.len())).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(list(None).await, [("guests".into(), 2), ("staff".into(), 0)]);
+    assert_eq!(list(Some("staff")).await, [("staff".into(), 0)]);
+    assert_eq!(client.clients(Some("pool & bar")).await.unwrap_err().info().code, "no_such_zone");
+    assert_eq!(client.revoke(mac(1), Some("guests")).await.unwrap().zone, "guests");
+    assert_eq!(client.revoke(mac(1), None).await.unwrap().zone, "staff");
+    assert_eq!(client.revoke(mac(1), None).await.unwrap_err().info().code, "no_such_client");
+    let drops = client.drops(false, None).await.unwrap();
+    let rows: Vec<_> = drops.zones.iter().map(|row| (row.zone.as_deref(), row.shadow)).collect();
+    assert_eq!(
+        rows,
+        [(Some("guests"), false), (Some("guests"), true), (Some("staff"), false), (Some("staff"), true), (None, false)]
+    );
+    assert_eq!(client.drops(true, Some("staff")).await.unwrap().zones.len(), 2);
+}
+
+#[tokio::test]
+async fn zones_are_changed_and_the_cause_of_a_refusal_told() {
+    let daemon = daemon_of(2, 8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let zones = client.zones().await.unwrap().zones;
+    assert_eq!(zones.iter().map(|zone| zone.name.as_str()).collect::<Vec<_>>(), ["guests", "staff"]);
+    assert_eq!(client.status().await.unwrap().zones, ["guests", "staff"]);
+    assert_eq!(client.attach_zone("guests").await.unwrap_err().info().code, "zone_attached");
+    let info = client.detach_zone("guests", false).await.unwrap_err().info();
+    assert_eq!(info.code, "would_open_network");
+    assert!(info.remedy.contains("--open"), "{info:?}");
+    assert_eq!(client.detach_zone("guests", true).await.unwrap().name, "guests");
+    assert_eq!(client.garden().await.unwrap_err().info().code, "no_garden");
 }

@@ -1,5 +1,6 @@
 //! `portald`: what it is told on the command line, and how it ends.
 
+pub mod garden;
 mod preflight;
 mod privilege;
 mod run;

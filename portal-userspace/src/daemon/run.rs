@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
+    garden::WalledGarden,
     preflight, privilege,
     signals::Signals,
     tasks::{renew_secrets, responder_counters},
@@ -27,7 +28,12 @@ use crate::{
         gate::Gate,
         pins::{PinDirectory, Pins, Survey},
     },
-    net::{Interface, XdpMode},
+    net::{Interface, XdpMode, serve},
+    observe::{
+        capture::Captures,
+        hub::EventHub,
+        kernel::{self, LostReader},
+    },
     responder::SharedKeys,
     session::{self, SessionStore},
 };
@@ -122,15 +128,17 @@ impl Setup {
         let log = gate.take_log();
         let store = Arc::new(SessionStore::over(maps.sessions, maps.clients, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
+        let tables = Arc::new(Mutex::new(maps.zones));
+        let garden = Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers)?);
         let manager = Arc::new(ZoneManager::new(Parts {
             config_path,
             limits: config.limits,
             store: Arc::clone(&store),
             sockets: Arc::new(Mutex::new(maps.sockets)),
             keys: Arc::clone(&keys),
-            tables: maps.zones,
+            tables,
             names: maps.names,
-            garden: Arc::new(Mutex::new(maps.garden)),
+            garden,
             gate,
             pins,
         })?);
@@ -159,8 +167,32 @@ impl Setup {
         info!(socket = %socket.path().display(), "the control socket listens");
 
         let (stop, stopped) = watch::channel(false);
-        let control = control(&manager, maps.counters, Access::new(group), started).await?;
+        let events = EventHub::default();
+        let captures = Captures::new(maps.captured);
+        let lost = Arc::new(LostReader::new(maps.lost));
         let mut tasks = JoinSet::new();
+        tasks.spawn(told(kernel::tell_events(maps.events, Arc::clone(&store), events.clone()), stopped.clone()));
+        tasks.spawn(told(kernel::tell_sessions(store.events().subscribe(), events.clone()), stopped.clone()));
+        tasks.spawn(told(
+            kernel::tell_losses(Arc::clone(&lost), events.clone(), Arc::clone(&captures)),
+            stopped.clone(),
+        ));
+        tasks.spawn(told(kernel::deliver_captures(maps.captures, Arc::clone(&captures)), stopped.clone()));
+        let counting = Arc::clone(&manager);
+        let control = Control {
+            gate: gate_info(&manager).await?,
+            sessions: Arc::clone(&store),
+            counters: Arc::new(maps.counters),
+            responder: Arc::new(move || responder_counters(&counting.responder_total())),
+            access: Access::new(group),
+            started,
+            zones: manager.clone(),
+            garden: None,
+            explainer: Arc::new(manager.explainer(Arc::clone(&keys))),
+            events,
+            captures,
+            lost: Arc::new(move || lost.read()),
+        };
         tasks.spawn(control.serve(socket, stopped.clone()));
         tasks.spawn(session::sweep_regularly(store, stopped.clone()));
         tasks.spawn(renew_secrets(maps.secrets, keys, stopped));
@@ -184,35 +216,31 @@ impl Setup {
     }
 }
 
-/// The control API, over the first network.
-async fn control(
-    manager: &Arc<ZoneManager>,
-    counters: crate::datapath::counters::CounterReader,
-    access: Access,
-    started: Instant,
-) -> Result<Control> {
+/// The first network's gate and login page.
+async fn gate_info(manager: &ZoneManager) -> Result<GateInfo> {
     let first = manager.running().into_iter().next().context("no network is guarded")?;
     let view =
         manager.list().await.into_iter().find(|zone| zone.name == first.name()).context("no network is guarded")?;
-    let counting = Arc::clone(manager);
-    Ok(Control {
-        gate: GateInfo {
-            interface: view.interface,
-            interface_index: view.interface_index.unwrap_or_default(),
-            xdp_mode: view.xdp_mode,
-            queues: view.queues.unwrap_or_default(),
-            program_id: manager.program_id(),
-            url_v4: view.url_v4.unwrap_or_default(),
-            url_v6: view.url_v6.unwrap_or_default(),
-            listeners: view.listeners,
-        },
-        sessions: Arc::clone(&first.sessions),
-        counters: Arc::new(counters),
-        responder: Arc::new(move || responder_counters(&counting.responder_total())),
-        neighbours: Arc::clone(&first.neighbours),
-        access,
-        started,
+    Ok(GateInfo {
+        interface: view.interface,
+        interface_index: view.interface_index.unwrap_or_default(),
+        xdp_mode: view.xdp_mode,
+        queues: view.queues.unwrap_or_default(),
+        program_id: manager.program_id(),
+        url_v4: view.url_v4.unwrap_or_default(),
+        url_v6: view.url_v6.unwrap_or_default(),
+        listeners: view.listeners,
     })
+}
+
+/// Runs what tells until the daemon stops; that it ends before, the daemon takes as its own end.
+async fn told(telling: impl Future<Output = Result<()>>, stopped: watch::Receiver<bool>) {
+    let telling = async {
+        if let Err(error) = telling.await {
+            tracing::error!(error = format!("{error:#}"), "what happens is no longer told");
+        }
+    };
+    serve::until_stopped(stopped, telling).await;
 }
 
 /// Waits for a signal; an error if a part of the daemon ended by itself.

@@ -53,32 +53,28 @@ impl GardenTables {
         self.learned.remove(key).or_else(super::absent).context("cannot remove from what was learned from DNS")
     }
 
-    /// The prefixes that are open in a zone, and how many bits of their addresses count.
-    pub fn prefixes(&self, zone: Zone) -> Result<Vec<(GardenKey, u8)>> {
+    /// The prefixes that are open, and how many bits of their addresses count.
+    pub fn all_prefixes(&self) -> Result<Vec<(GardenKey, u8)>> {
         let mut found = Vec::new();
         for key in self.prefixes.keys() {
             let key = key.context("cannot read the walled garden")?;
-            if key.data().zone() == zone {
-                let bits = key.prefix_len().saturating_sub(GardenKey::EXACT_BITS);
-                found.push((key.data(), u8::try_from(bits).unwrap_or(u8::MAX)));
-            }
+            let bits = key.prefix_len().saturating_sub(GardenKey::EXACT_BITS);
+            found.push((key.data(), u8::try_from(bits).unwrap_or(u8::MAX)));
         }
         Ok(found)
     }
 
-    /// What is open in a zone as learned, and until when.
-    pub fn learned(&self, zone: Zone) -> Result<Vec<(ServiceKey, u64)>> {
-        let rows =
-            self.learned.iter().collect::<Result<Vec<_>, _>>().context("cannot read what was learned from DNS")?;
-        Ok(rows.into_iter().filter(|(key, _)| key.zone() == zone).collect())
+    /// What is open as learned, and until when.
+    pub fn all_learned(&self) -> Result<Vec<(ServiceKey, u64)>> {
+        self.learned.iter().collect::<Result<_, _>>().context("cannot read what was learned from DNS")
     }
 
     /// Closes everything in a zone.
     pub fn clear(&mut self, zone: Zone) -> Result<()> {
-        for (key, bits) in self.prefixes(zone)? {
+        for (key, bits) in self.all_prefixes()?.into_iter().filter(|(key, _)| key.zone() == zone) {
             self.remove_prefix(key, bits)?;
         }
-        for (key, _) in self.learned(zone)? {
+        for (key, _) in self.all_learned()?.into_iter().filter(|(key, _)| key.zone() == zone) {
             self.remove_learned(&key)?;
         }
         Ok(())
@@ -87,4 +83,34 @@ impl GardenTables {
 
 fn row(key: GardenKey, address_bits: u8) -> Key<GardenKey> {
     Key::new(GardenKey::EXACT_BITS + u32::from(address_bits.min(128)), key)
+}
+
+#[cfg(test)]
+mod tests {
+    use portal_common::tables::Address;
+
+    use super::*;
+
+    #[test]
+    fn each_zone_has_rows_of_its_own() {
+        let mut tables = GardenTables::create().unwrap();
+        let (one, two) = (Zone::new(1), Zone::new(2));
+        let block = |zone| GardenKey::new(zone, 6, 443, Address::v4([203, 0, 113, 0]));
+        let learned = |zone| ServiceKey::new(zone, Address::v4([203, 0, 113, 9]), 6, 443);
+        for zone in [one, two] {
+            tables.insert_prefix(block(zone), 120).unwrap();
+            tables.insert_prefix(block(zone), 121).unwrap();
+            tables.insert_learned(learned(zone), 7).unwrap();
+        }
+        tables.insert_prefix(block(one), 120).expect("twice is once");
+        assert_eq!(tables.all_prefixes().unwrap().len(), 4);
+        tables.remove_prefix(block(two), 121).unwrap();
+        tables.remove_prefix(block(two), 121).expect("what is not there need not be removed");
+        tables.clear(one).unwrap();
+        assert_eq!(tables.all_prefixes().unwrap(), [(block(two), 120)]);
+        assert_eq!(tables.all_learned().unwrap(), [(learned(two), 7)]);
+        tables.remove_learned(&learned(two)).unwrap();
+        tables.remove_learned(&learned(two)).expect("what is not there need not be removed");
+        assert_eq!(tables.all_learned().unwrap(), []);
+    }
 }

@@ -24,7 +24,7 @@ use tokio::{
 /// and again after 3 s (RFC 6298 section 5).
 const HEAD_TIME: Duration = Duration::from_secs(5);
 /// How long a connection may last, from accepting it to the last byte of the answer.
-const CONNECTION_TIME: Duration = Duration::from_secs(30);
+pub(crate) const CONNECTION_TIME: Duration = Duration::from_secs(30);
 /// How long the rest of a request that was answered early is still read.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How much of it is: a request as large as this costs its sender more than us.
@@ -41,6 +41,15 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Clone + Send + Sync + 'static,
 {
+    connection_until(io, router, peer, tokio::time::sleep(CONNECTION_TIME)).await;
+}
+
+/// As [`connection`], for as long as is said here instead of [`CONNECTION_TIME`].
+pub(crate) async fn connection_until<I, P>(io: I, router: &Router, peer: P, end: impl Future<Output = ()>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + Send + Sync + 'static,
+{
     let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -50,8 +59,9 @@ where
         .serve_connection(TokioIo::new(io), service);
     let answering = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx));
     // An error is the client's: a request that is none, or larger than what we read. hyper has answered it.
-    if tokio::time::timeout(CONNECTION_TIME, answering).await.is_err() {
-        return;
+    tokio::select! {
+        _ = answering => {}
+        () = end => return,
     }
     // Closing with unread data resets the connection and can destroy the answer: FIN, then read what still comes.
     let mut io = connection.into_parts().io.into_inner();

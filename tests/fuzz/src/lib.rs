@@ -4,13 +4,19 @@
 //! README for how to run it), and an ordinary test replays the seeds and 20,000 mutations of them.
 
 pub mod client;
+pub mod facts;
 pub mod input;
 pub mod reply;
 pub mod request;
 pub mod seeds;
+pub mod verdict;
+pub mod world;
 
 /// A target: its name, what runs one input, and its seeds as text.
 pub type Target = (&'static str, fn(&[u8]), &'static str);
 
 /// All targets.
-pub const TARGETS: [Target; 1] = [("request", request::run, include_str!("../seeds/request.txt"))];
+pub const TARGETS: [Target; 2] = [
+    ("request", request::run, include_str!("../seeds/request.txt")),
+    ("verdict", verdict::run, include_str!("../seeds/verdict.txt")),
+];

@@ -79,7 +79,7 @@ fn give(exchange: &mut Exchange, frame: &[u8], now_ns: u64) -> Option<(u32, Sent
     let reply = exchange.receive(frame, &POLICIES, &keys(), now_ns).ok()?;
     let mut sent = vec![0xaa; reply.frame_length()];
     reply.write(&mut sent);
-    let reply::Parsed { tcp, payload } = reply::tcp(frame, &sent);
+    let (tcp, payload) = reply::segment(frame, &sent);
     let cause = Segment::read(frame).expect("only a segment is answered");
     assert_eq!(cause.flags & (flag::SYN | flag::RST | flag::ACK), flag::ACK, "what is answered");
     assert_eq!(tcp.sequence_number, cause.ack, "our stream begins where the client says");

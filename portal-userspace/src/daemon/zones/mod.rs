@@ -2,6 +2,7 @@
 //!
 //! A network is guarded by a row in the gate's tables; its interface has one gate, one meter and one responder for all its networks.
 
+mod observed;
 mod policy;
 mod port;
 mod running;
@@ -18,10 +19,15 @@ use portal_common::tables::{GateConfig, Zone};
 use tracing::{info, warn};
 
 use self::port::{Common, Port};
-use super::preflight;
+use super::{garden::WalledGarden, preflight};
 use crate::{
     config::{self, Config},
-    datapath::{garden::GardenTables, gate::Gate, names::ZoneNames, pins::Pins, zones::ZoneTables},
+    datapath::{
+        gate::Gate,
+        names::ZoneNames,
+        pins::Pins,
+        zones::{ZonePolicy, ZoneTables},
+    },
     net::{Interface, XdpMode},
     responder::{SharedKeys, SharedSockets, Snapshot},
     session::SessionStore,
@@ -95,8 +101,8 @@ pub struct ZoneManager {
     limits: config::Limits,
     store: Arc<SessionStore>,
     common: Common,
-    tables: Mutex<ZoneTables>,
-    garden: Arc<Mutex<GardenTables>>,
+    tables: Arc<Mutex<ZoneTables>>,
+    garden: Arc<WalledGarden>,
     gate: Arc<Mutex<Gate>>,
     pins: Pins,
     program_id: u32,
@@ -117,9 +123,9 @@ pub(super) struct Parts {
     pub(super) store: Arc<SessionStore>,
     pub(super) sockets: SharedSockets,
     pub(super) keys: SharedKeys,
-    pub(super) tables: ZoneTables,
+    pub(super) tables: Arc<Mutex<ZoneTables>>,
     pub(super) names: ZoneNames,
-    pub(super) garden: Arc<Mutex<GardenTables>>,
+    pub(super) garden: Arc<WalledGarden>,
     pub(super) gate: Gate,
     pub(super) pins: Pins,
 }
@@ -135,7 +141,7 @@ impl ZoneManager {
             limits,
             store,
             common: Common { sockets, keys, memory },
-            tables: Mutex::new(tables),
+            tables,
             garden,
             gate: Arc::new(Mutex::new(gate)),
             pins,
@@ -170,12 +176,12 @@ impl ZoneManager {
         self.program_id
     }
 
-    /// The tables of the walled garden.
-    pub fn garden(&self) -> &Arc<Mutex<GardenTables>> {
+    /// The walled garden.
+    pub fn garden(&self) -> &Arc<WalledGarden> {
         &self.garden
     }
 
-    /// Changes what the gate is told of a network: whether it has a garden, is captured from, and the like. It is so until the network is attached
+    /// Changes what the gate is told of a network: whether it is captured from, and the like. It is so until the network is attached
     /// again.
     pub fn configure(&self, zone: Zone, change: impl FnOnce(GateConfig) -> GateConfig) -> Result<()> {
         let mut tables = self.tables();
@@ -287,18 +293,23 @@ impl ZoneManager {
         }
 
         // Then the tables, and last the gates.
+        self.garden.set_own(own_addresses(&all));
         let done = new.iter().zip(numbers).try_for_each(|(setup, number)| {
             let port = ports.open.iter().chain(&opened).find(|port| port.interface.index == setup.port.index);
             let base = port.context("a network without its interface")?.xsk_base();
             ports.names.set(*number, setup.name())?;
-            self.tables().fill(&zone_policy(setup, *number, base))
+            self.garden.set_zone(*number, &setup.effective)?;
+            let policy = zone_policy(setup, *number, base);
+            let config = self.garden.told(*number, policy.config);
+            self.tables().fill(&ZonePolicy { config, ..policy })
         });
+        let done = done.and_then(|()| if first { self.garden.adopt() } else { Ok(()) });
         let done = done.and_then(|()| self.attach_gates(&opened));
         if let Err(e) = done {
             if !first {
                 // What was guarded before goes on, and nothing else.
                 for number in numbers {
-                    if let Err(e) = self.tables().remove(*number) {
+                    if let Err(e) = self.tables().remove(*number).and_then(|()| self.garden.remove_zone(*number)) {
                         warn!(
                             error = format!("{e:#}"),
                             "a network that could not be guarded stays in the gate's tables"
@@ -356,7 +367,7 @@ impl ZoneManager {
     fn retire(&self, numbers: &[Zone], names: &mut ZoneNames) -> Result<()> {
         for number in numbers {
             self.tables().remove(*number)?;
-            self.garden.lock().unwrap_or_else(PoisonError::into_inner).clear(*number)?;
+            self.garden.remove_zone(*number)?;
         }
         let removed = self.store.remove_zones(numbers)?;
         for number in numbers {
@@ -386,6 +397,7 @@ impl ZoneManager {
             Gate::detach(&self.pins, port.index, &port.name).map_err(ZoneError::Refused)?;
         }
         self.tables().remove(zone.number).map_err(ZoneError::Refused)?;
+        self.garden.remove_zone(zone.number).map_err(ZoneError::Refused)?;
         if beside.is_empty() {
             // With it go the sockets.
             ports.open.retain(|open| open.interface.index != port.index);
@@ -414,7 +426,8 @@ impl ZoneManager {
                 .find(|z| z.page_ended())
                 .map(|z| format!("the login page of `{}` ended by itself", z.name()))
         };
-        responder.or_else(page)
+        let garden = || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
+        responder.or_else(page).or_else(garden)
     }
 
     /// Ends the login pages; what is being answered is answered. The gate stays.
@@ -444,4 +457,9 @@ impl ZoneManager {
         // What it guards is in the kernel.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The gateway's addresses on these networks.
+fn own_addresses(zones: &[&ZoneSetup]) -> Vec<std::net::IpAddr> {
+    zones.iter().flat_map(|zone| zone.network.addresses()).collect()
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{port::Port, running::RunningZone};
+use crate::net::Mac;
 
 /// A guest network that is guarded, or one of the configuration that is not. The JSON form is stable.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -25,6 +26,8 @@ pub struct ZoneView {
     pub gateway_interface: Option<String>,
     /// The gateway's addresses there.
     pub gateway_addresses: Vec<IpAddr>,
+    /// The MAC address that guests send to.
+    pub gateway_mac: Option<Mac>,
     /// `native` or `generic`.
     pub xdp_mode: String,
     /// Receive queues with a responder.
@@ -56,6 +59,7 @@ impl ZoneView {
             vlan: vlan.map(|vlan| vlan.to_string()),
             gateway_interface: gateway.as_ref().map(ToString::to_string),
             gateway_addresses: Vec::new(),
+            gateway_mac: None,
             xdp_mode: zone.xdp_mode.to_string(),
             queues: None,
             shadow: *shadow,
@@ -75,6 +79,7 @@ impl ZoneView {
             interface_index: Some(port.interface.index),
             gateway_interface: Some(setup.network.neighbour_name().to_owned()),
             gateway_addresses: setup.network.addresses().collect(),
+            gateway_mac: Some(Mac::from_table(setup.network.gateway_mac())),
             queues: Some(port.interface.rx_queues),
             url_v4: Some(setup.effective.url_v4.to_string()),
             url_v6: Some(setup.effective.url_v6.to_string()),

@@ -6,7 +6,20 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use portal_common::{Reason, reason::Outcome};
 use serde::{Deserialize, Serialize};
 
-pub use crate::session::ClientView;
+mod clients;
+mod drops;
+mod explain;
+mod zones;
+
+pub use crate::{
+    garden::view::{AddRequest, GardenList, RemoveRequest, Removed, RuleView},
+    observe::events::EventLine,
+    session::ClientView,
+};
+pub use clients::{AllowRequest, ClientList, Revoked};
+pub use drops::{Drops, ReasonCount, ZoneDrops};
+pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};
+pub use zones::{Detached, ZoneList, ZoneView};
 
 /// `GET /v1/status`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -17,12 +30,18 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the daemon started.
     pub uptime_seconds: u64,
-    /// The gate and the login page.
+    /// The first zone's gate and login page.
     pub gate: GateInfo,
+    /// The zones that are guarded, by name.
+    #[serde(default)]
+    pub zones: Vec<String>,
     /// The session table.
     pub clients: ClientCount,
     /// What the gate has done with packets since its maps were made.
     pub packets: Packets,
+    /// What was lost on the way to whoever watches.
+    #[serde(default)]
+    pub lost: Lost,
     /// The responder's counters since the daemon started, by name.
     pub responder: BTreeMap<String, u64>,
 }
@@ -87,62 +106,17 @@ impl Packets {
     }
 }
 
-/// `GET /v1/clients`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct ClientList {
-    /// Every client with a live session, sorted by MAC address.
-    pub clients: Vec<ClientView>,
-}
-
-/// The body of `PUT /v1/clients/{mac}`; it may be left out.
+/// Records that were lost since the gate was loaded, as there was no room for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AllowRequest {
-    /// How long the session lasts from now, in seconds; None: as long as a login's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub for_seconds: Option<u64>,
-    /// Whether it lasts until it is revoked or the machine restarts; not beside `for_seconds`.
-    #[serde(default)]
-    pub forever: bool,
-}
-
-/// The answer to `DELETE /v1/clients/{mac}`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Revoked {
-    /// The client, a stranger now.
-    pub mac: crate::net::Mac,
-}
-
-/// `GET /v1/drops`, or with `?all=true` every reason.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Drops {
-    /// In the order of the reasons' numbers.
-    pub reasons: Vec<ReasonCount>,
-}
-
-/// How often a reason was given.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct ReasonCount {
-    /// The stable name.
-    pub name: String,
-    /// `passed`, `answered`, `redirected` or `dropped`.
-    pub outcome: String,
-    /// The rule, in a sentence.
-    pub text: String,
-    /// Packets since the gate's maps were made.
-    pub packets: u64,
-}
-
-impl ReasonCount {
-    /// This reason and its counter.
-    pub fn new((reason, packets): (Reason, u64)) -> Self {
-        Self {
-            name: reason.name().to_owned(),
-            outcome: reason.outcome().name().to_owned(),
-            text: reason.text().to_owned(),
-            packets,
-        }
-    }
+pub struct Lost {
+    /// Events that the kernel could not tell the daemon.
+    pub events: u64,
+    /// Frames that a capture has missed.
+    pub captures: u64,
+    /// DNS answers that the walled garden could not be learned from, and that were dropped.
+    pub answers: u64,
+    /// Events that did not reach a watcher that was too slow.
+    pub watchers: u64,
 }
 
 /// Every answer that is not a success.

@@ -1,0 +1,110 @@
+//! What a frame is, read by another implementation than the gate's: the ground on which its verdicts are judged.
+
+use std::net::IpAddr;
+
+use etherparse::{EtherType, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
+
+/// An IP packet.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    /// Where it is from.
+    pub source: IpAddr,
+    /// Where it goes.
+    pub destination: IpAddr,
+    /// IPv4's time to live, IPv6's hop limit.
+    pub hop_limit: u8,
+    /// It is one of several fragments.
+    pub is_fragment: bool,
+    /// Its length by its header, bytes.
+    pub length: usize,
+    /// What it carries; nothing if that is no whole TCP, UDP or ICMP.
+    pub transport: Option<Transport>,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A TCP segment.
+    Tcp {
+        /// To this port.
+        port: u16,
+        /// With RST.
+        rst: bool,
+    },
+    /// A UDP datagram: its source and destination ports.
+    Udp(u16, u16),
+    /// An ICMP or ICMPv6 message's type.
+    Icmp(u8),
+}
+
+/// A frame.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// To this station.
+    pub to: [u8; 6],
+    /// From this station.
+    pub from: [u8; 6],
+    /// The identifiers of its VLAN tags.
+    pub vlans: Vec<u16>,
+    /// What the tags enclose.
+    pub ether_type: u16,
+    /// The IP packet, if it is a whole one.
+    pub packet: Option<Packet>,
+}
+
+impl Facts {
+    /// Reads a frame; nothing if it has no whole Ethernet header.
+    pub fn of(frame: &[u8]) -> Option<Self> {
+        let (to, rest) = frame.split_first_chunk::<6>()?;
+        let (from, mut rest) = rest.split_first_chunk::<6>()?;
+        let mut vlans = Vec::new();
+        let ether_type = loop {
+            let (kind, after) = rest.split_first_chunk::<2>()?;
+            let kind = u16::from_be_bytes(*kind);
+            if !matches!(kind, 0x8100 | 0x88a8) {
+                rest = after;
+                break kind;
+            }
+            let (control, after) = after.split_first_chunk::<2>()?;
+            vlans.push(u16::from_be_bytes(*control) & 0xfff);
+            rest = after;
+        };
+        let is_ip = matches!(ether_type, 0x0800 | 0x86dd);
+        let packet = if is_ip {
+            SlicedPacket::from_ether_type(EtherType(ether_type), rest).ok().as_ref().and_then(packet)
+        } else {
+            None
+        };
+        Some(Self { to: *to, from: *from, vlans, ether_type, packet })
+    }
+}
+
+fn packet(sliced: &SlicedPacket<'_>) -> Option<Packet> {
+    debug_assert!(!sliced.link_exts.iter().any(|tag| matches!(tag, LinkExtSlice::Macsec(_))));
+    let transport = sliced.transport.as_ref().and_then(|transport| match transport {
+        TransportSlice::Tcp(tcp) => Some(Transport::Tcp { port: tcp.destination_port(), rst: tcp.rst() }),
+        TransportSlice::Udp(udp) => Some(Transport::Udp(udp.source_port(), udp.destination_port())),
+        TransportSlice::Icmpv4(icmp) => Some(Transport::Icmp(icmp.type_u8())),
+        TransportSlice::Icmpv6(icmp) => Some(Transport::Icmp(icmp.type_u8())),
+        _ => None,
+    });
+    Some(match sliced.net.as_ref()? {
+        NetSlice::Ipv4(ip) => Packet {
+            source: ip.header().source_addr().into(),
+            destination: ip.header().destination_addr().into(),
+            hop_limit: ip.header().ttl(),
+            is_fragment: ip.is_payload_fragmented(),
+            length: ip.header().total_len().into(),
+            transport,
+        },
+        NetSlice::Ipv6(ip) => Packet {
+            source: ip.header().source_addr().into(),
+            destination: ip.header().destination_addr().into(),
+            hop_limit: ip.header().hop_limit(),
+            is_fragment: ip.is_payload_fragmented(),
+            length: 40 + usize::from(ip.header().payload_length()),
+            transport,
+        },
+        NetSlice::Arp(_) => return None,
+    })
+}
