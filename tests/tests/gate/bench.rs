@@ -243,9 +243,7 @@ impl Bench {
         self.host.settle();
         let host = match verdict.decision {
             Outbound::Pass | Outbound::Metered => Departed { passed: true, counted: Vec::new() },
-            Outbound::Drop(reason) => {
-                Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] }
-            }
+            Outbound::Drop(reason) => Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] },
             Outbound::Hold => Departed { passed: false, counted: Vec::new() },
         };
         let mut options = TestRunOptions::new();
@@ -292,9 +290,9 @@ impl Bench {
     fn map(&mut self, name: &str) -> MapData {
         let info = self.gate.program().expect("it is there").info().expect("the kernel tells");
         let ids = info.map_ids().expect("the kernel tells").expect("Linux 4.15 and later tell");
-        let id = ids.into_iter().find(|id| {
-            MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name)
-        });
+        let id = ids
+            .into_iter()
+            .find(|id| MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name));
         MapData::from_id(id.expect("the gate has this map")).expect("it can be opened")
     }
 }

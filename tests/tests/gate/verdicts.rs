@@ -18,7 +18,10 @@ fn the_verdict_table_holds_in_the_kernel_and_on_the_host() {
         let sentence = row.sentence;
         let (action, reason, frame) = &run.explained;
         if (*action, *reason) != (row.action, row.reason) {
-            wrong.push(format!("{sentence}: expected {:?} {:?}, explained {action:?} {reason:?}", row.action, row.reason));
+            wrong.push(format!(
+                "{sentence}: expected {:?} {:?}, explained {action:?} {reason:?}",
+                row.action, row.reason
+            ));
         }
         if let Err(complaint) = run.agreement() {
             wrong.push(format!("{sentence}: {complaint}"));
