@@ -438,7 +438,7 @@ fn a_quota_counts_both_directions_and_cuts_on_the_frame_that_crosses_it() {
     assert_eq!(world.send(&up), Reason::QuotaSpent);
     let state = &world.0.states[0];
     assert_eq!(
-        [state.up.bytes.load(), state.down.bytes.load()].map(|w: u64| w),
+        [&state.up.bytes, &state.down.bytes].map(Word::load),
         [204, 102],
         "only what passed is counted"
     );
