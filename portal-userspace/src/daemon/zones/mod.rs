@@ -243,18 +243,17 @@ impl ZoneManager {
         check_together(&together)?;
         preflight::destinations(&together)?;
         preflight::interface(&setup)?;
-        match ports.open.iter().find(|port| port.interface.index == setup.port.index) {
-            Some(port) => anyhow::ensure!(
+        if let Some(port) = ports.open.iter().find(|port| port.interface.index == setup.port.index) {
+            anyhow::ensure!(
                 port.mode == setup.effective.zone.xdp_mode,
                 "the gate runs on {} in {} mode, and `xdp_mode` says otherwise",
                 port.interface.name,
                 port.mode
-            ),
-            None => {
-                let survey = self.pins.directory().survey(self.limits.clients.get())?;
-                let others: Vec<&Interface> = ports.open.iter().map(|port| &port.interface).collect();
-                preflight::leftovers(&[(&setup.port, setup.effective.zone.xdp_mode)], &others, &survey)?;
-            }
+            );
+        } else {
+            let survey = self.pins.directory().survey(self.limits.clients.get())?;
+            let others: Vec<&Interface> = ports.open.iter().map(|port| &port.interface).collect();
+            preflight::leftovers(&[(&setup.port, setup.effective.zone.xdp_mode)], &others, &survey)?;
         }
         setup.bind(false).await
     }

@@ -55,7 +55,7 @@ async fn started(pins: &Path, config_path: &Path, names: &[&str]) -> Result<Zone
         store,
         sockets: Arc::new(Mutex::new(maps.sockets)),
         keys: Arc::new(RwLock::new(maps.secrets.keys())),
-        garden: Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers)?),
+        garden: Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers, Box::new(|_, _| ()))?),
         tables,
         names: maps.names,
         gate,
