@@ -142,7 +142,9 @@ fn detach(config: &Config) -> Result<()> {
         }
     }
     pins.remove().with_context(|| format!("cannot remove the pins in {}", config.paths.pins.as_path().display()))?;
-    let interfaces: Vec<_> = zones.iter().map(|zone| zone.guest.interface.as_str()).collect();
+    let mut interfaces: Vec<_> = zones.iter().map(|zone| zone.guest.interface.as_str()).collect();
+    interfaces.sort_unstable();
+    interfaces.dedup();
     tracing::warn!(
         interfaces = interfaces.join(", "),
         "the gate is detached and all sessions are forgotten: the guest networks are open"
