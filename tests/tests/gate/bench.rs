@@ -135,7 +135,9 @@ impl Bench {
             for address in kernel.bindings.iter() {
                 let address = OwnedAddress::new(client.zone(), address);
                 self.maps.owners.release(&address, *client).expect("it is writable");
-                self.host.owners.borrow_mut().remove(&address);
+                if self.host.owners.borrow().get(&address) == Some(client) {
+                    self.host.owners.borrow_mut().remove(&address);
+                }
             }
             kernel.bindings = Bindings::default();
             self.maps.clients.write(slot, kernel).expect("it is writable");

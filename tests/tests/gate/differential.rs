@@ -170,7 +170,7 @@ impl Mutation {
 
 fn mutation() -> BoxedStrategy<Mutation> {
     prop_oneof![
-        6 => Just(Mutation::None),
+        15 => Just(Mutation::None),
         1 => any::<prop::sample::Index>().prop_map(Mutation::Truncate),
         2 => prop::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..4).prop_map(Mutation::Flip),
         1 => prop::collection::vec(any::<u8>(), 14..200).prop_map(Mutation::Replace),
@@ -179,7 +179,7 @@ fn mutation() -> BoxedStrategy<Mutation> {
 }
 
 fn frame() -> BoxedStrategy<Frame> {
-    let destination = prop_oneof![8 => Just(GATEWAY_MAC), 1 => Just([0xff; 6]), 1 => any::<[u8; 6]>()];
+    let destination = prop_oneof![20 => Just(GATEWAY_MAC), 1 => Just([0xff; 6]), 1 => any::<[u8; 6]>()];
     let source = prop_oneof![
         8 => Just(STRANGER),
         4 => prop::sample::select(vec![GUEST, EXPIRED, FAST, SPENT, IDLE, OWNER, SETTLED, FREE]),
@@ -211,7 +211,7 @@ fn frame() -> BoxedStrategy<Frame> {
 }
 
 fn length_error() -> impl Strategy<Value = i16> {
-    prop_oneof![9 => Just(0i16), 1 => -60..60i16]
+    prop_oneof![29 => Just(0i16), 1 => -60..60i16]
 }
 
 fn source_v4() -> impl Strategy<Value = [u8; 4]> {
@@ -250,8 +250,8 @@ fn ipv4() -> BoxedStrategy<Ipv4> {
         1 => any::<[u8; 4]>()
     ];
     let option = prop_oneof![prop::sample::select(vec![1u8, 131, 137, 7, 148]), any::<u8>()];
-    let options = prop_oneof![9 => Just(Vec::new()), 1 => prop::collection::vec(option, 1..41)];
-    let flags_and_offset = prop_oneof![6 => Just(0x4000u16), 3 => Just(0), 1 => any::<u16>()];
+    let options = prop_oneof![19 => Just(Vec::new()), 1 => prop::collection::vec(option, 1..41)];
+    let flags_and_offset = prop_oneof![14 => Just(0x4000u16), 5 => Just(0), 1 => any::<u16>()];
     let version_and_ihl = prop_oneof![19 => Just(None), 1 => any::<u8>().prop_map(Some)];
     let bad_checksum = prop::bool::weighted(0.05);
     (source_v4(), destination, options, flags_and_offset, length_error(), bad_checksum, version_and_ihl, payload())
