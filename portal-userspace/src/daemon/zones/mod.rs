@@ -426,7 +426,8 @@ impl ZoneManager {
                 .find(|z| z.page_ended())
                 .map(|z| format!("the login page of `{}` ended by itself", z.name()))
         };
-        let garden = || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
+        let garden =
+            || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
         responder.or_else(page).or_else(garden)
     }
 
@@ -459,7 +460,11 @@ impl ZoneManager {
     }
 }
 
-/// The gateway's addresses on these networks.
+/// The gateway's addresses, on the guest networks and elsewhere.
 fn own_addresses(zones: &[&ZoneSetup]) -> Vec<std::net::IpAddr> {
-    zones.iter().flat_map(|zone| zone.network.addresses()).collect()
+    let all: std::collections::BTreeSet<_> = zones.iter().flat_map(|zone| &zone.local).copied().collect();
+    all.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;
