@@ -11,9 +11,7 @@ use portal_lab::{
     Lab, Namespace, Options, Portald, Settings,
     addresses::{GUEST_MAC, OTHER_MAC, SITES, mac},
     capture::{Capture, Sum, Sums},
-    clients::{
-        iperf::{Direction, Iperf},
-    },
+    clients::iperf::{Direction, Iperf},
     portald::{config_text, portalctl_json},
     process::{Service, run, succeed, wait_for},
 };

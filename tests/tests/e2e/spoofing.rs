@@ -87,7 +87,11 @@ fn a_guest_with_anothers_address_is_kept_out() -> Result<()> {
     ] {
         let before = reason.map_or(Ok(0), |reason| drops(&lab, reason))?;
         let got = through(from, source)?;
-        ensure!(got == reason.is_none(), "{sentence}, {source}: it {} through", if got { "got" } else { "did not get" });
+        ensure!(
+            got == reason.is_none(),
+            "{sentence}, {source}: it {} through",
+            if got { "got" } else { "did not get" }
+        );
         if let Some(reason) = reason {
             ensure!(drops(&lab, reason)? == before + 1, "{sentence}, {source}: {reason} was not counted");
         }
