@@ -7,6 +7,7 @@ use crate::{
     checksum::Sum,
     event::EventKind as Kind,
     host::HostTables,
+    meter::Load,
     siphash::Key,
     tables::{Attachment, MAX_BINDINGS},
 };
@@ -63,7 +64,7 @@ impl World {
     }
 
     fn receive(&mut self, frame: &[u8]) -> Outbound {
-        let departure = Departure { vlan: 0, wire_len: frame.len() as u64, relayed: false };
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed: false };
         let mut case = Case::EMPTY;
         let verdict = outbound(frame, &self.0, departure, &mut case);
         self.0.settle();

@@ -14,6 +14,7 @@ use portal_common::{
     event::RELAYED_MARK,
     frame::MAX_REDIRECTED_LEN,
     host::HostTables,
+    meter::Load,
     tables::{Bindings, ClientKey, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedAddress, Strictness, UNZONED_ROW, Zone},
 };
 use portal_lab::verdicts::{
@@ -263,7 +264,7 @@ impl Bench {
             skb[MARK_AT..MARK_AT + 4].copy_from_slice(&RELAYED_MARK.to_ne_bytes());
         }
         self.host.now_ns = clock::now_ns();
-        let departure = Departure { vlan: 0, wire_len: frame.len() as u64, relayed };
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed };
         let mut case = Case::EMPTY;
         let verdict = outbound(frame, &self.host, departure, &mut case);
         self.host.settle();
