@@ -57,6 +57,11 @@ impl Portald {
         Self::start_with(lab, &config_text(lab, settings), &[])
     }
 
+    /// Starts it without budgets for strangers: for tests in which one stranger is many, or a load.
+    pub fn start_without_budgets(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, &without_budgets(&config_text(lab, &Settings::default())), &[])
+    }
+
     /// Starts it with this text as its configuration and these arguments beside it, and waits until it answers. Its paths must
     /// be those of [`config_text`].
     pub fn start_with(lab: &Lab, config: &str, arguments: &[&str]) -> Result<Self> {
@@ -155,6 +160,13 @@ pub fn config_text(lab: &Lab, settings: &Settings) -> String {
         write!(text, "\n[limits]\nclients = {clients}\n").expect("a String takes all");
     }
     text
+}
+
+/// The same configuration without budgets for strangers: for tests in which one stranger is many, or a load.
+pub fn without_budgets(config: &str) -> String {
+    let names = ["requests", "dns_queries", "dns_bytes", "link", "replies", "services"];
+    let off = names.map(|name| format!("{name} = \"off\"\n")).concat();
+    format!("{config}\n[budgets]\n{off}")
 }
 
 /// Runs portald in the lab's gateway with this text as its configuration, for as long as 20 s: for one that must refuse.

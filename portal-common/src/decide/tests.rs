@@ -7,6 +7,7 @@ use crate::{
     checksum::Sum,
     event::EventKind as Kind,
     host::HostTables,
+    meter::Load,
     siphash::Key,
     tables::{Attachment, MAX_BINDINGS},
 };
@@ -63,8 +64,9 @@ impl World {
     }
 
     fn receive(&mut self, frame: &[u8]) -> Outbound {
-        let departure = Departure { vlan: 0, wire_len: frame.len() as u64, relayed: false };
-        let verdict = outbound(frame, &self.0, departure, &mut Case::EMPTY);
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed: false };
+        let mut case = Case::EMPTY;
+        let verdict = outbound(frame, &self.0, departure, &mut case);
         self.0.settle();
         verdict.decision
     }
@@ -192,6 +194,23 @@ fn an_address_goes_stale_after_five_minutes_unless_the_zone_is_strict() {
             assert_eq!(world.send(&anything(STRANGER, address)), expected, "{strictness:?}: after a day");
         }
     }
+}
+
+#[test]
+fn who_has_lost_an_address_to_another_does_not_get_it_back_by_using_it() {
+    let mut world = World::new(Strictness::Learn);
+    world.log_in(ONE, 0, |session| session);
+    world.log_in(OTHER, 1, |session| session);
+    assert_eq!(world.send(&anything(ONE, host(10))), Reason::Authorized);
+    world.sleep(300 * S);
+    assert_eq!(world.send(&anything(OTHER, host(10))), Reason::Authorized, "taken over");
+    assert_eq!(world.send(&anything(ONE, host(10))), Reason::SpoofedAddress);
+    // Nor does it take the address from the other by displacing it among its own.
+    for n in 0..3 * MAX_BINDINGS as u8 {
+        world.sleep(1 << 20);
+        assert_eq!(world.send(&anything(ONE, host(50 + n))), Reason::Authorized);
+    }
+    assert_eq!(world.owner(host(10)), Some(OTHER));
 }
 
 #[test]
@@ -437,11 +456,7 @@ fn a_quota_counts_both_directions_and_cuts_on_the_frame_that_crosses_it() {
     assert_eq!(world.receive(&down), Outbound::Drop(Reason::QuotaSpent));
     assert_eq!(world.send(&up), Reason::QuotaSpent);
     let state = &world.0.states[0];
-    assert_eq!(
-        [&state.up.bytes, &state.down.bytes].map(Word::load),
-        [204, 102],
-        "only what passed is counted"
-    );
+    assert_eq!([&state.up.bytes, &state.down.bytes].map(Word::load), [204, 102], "only what passed is counted");
 }
 
 #[test]

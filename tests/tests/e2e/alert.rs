@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use portal_lab::{
     Portald, Settings,
-    addresses::PORTAL_URL,
+    addresses::{GATEWAY_V6, PORTAL_PORT, PORTAL_URL},
     clients::{http, webdriver::Browser},
     portald::config_text,
     process::wait_for,
@@ -23,7 +23,10 @@ fn an_https_page_leads_chromium_to_the_portal_tab() -> Result<()> {
     let browser = Browser::start(&lab)?;
     browser.go(SECURE_SITE)?;
     // It has asked for nothing over plain HTTP but what its own detection asks for.
-    let portal = || browser.tabs().ok().filter(|tabs| tabs.iter().any(|url| url.starts_with(PORTAL_URL)));
+    // Over whichever IP version its probe went.
+    let pages = [PORTAL_URL.to_owned(), format!("http://[{GATEWAY_V6}]:{PORTAL_PORT}/")];
+    let is_portal = |url: &String| pages.iter().any(|page| url.starts_with(page));
+    let portal = || browser.tabs().ok().filter(|tabs| tabs.iter().any(is_portal));
     let tabs = wait_for("a tab with the portal", Duration::from_secs(20), portal)
         .with_context(|| format!("the tabs: {:?}", browser.tabs()))?;
     ensure!(tabs.len() == 2, "{tabs:?}");

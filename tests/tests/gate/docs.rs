@@ -58,7 +58,8 @@ fn page() -> String {
             section(&mut page, *reason, inbound.iter().filter(|line| line.reason == *reason));
         }
     }
-    page += "\n## Frames that go to guests\n\nThe meter lets frames go that are no client's; a guest's are counted.\n\n";
+    page +=
+        "\n## Frames that go to guests\n\nThe meter lets frames go that are no client's; a guest's are counted.\n\n";
     page += "| what | frame | verdict | reason |\n|---|---|---|---|\n";
     for row in outbound_rows() {
         let (verdict, reason) = match row.decision {
@@ -79,8 +80,13 @@ fn section<'a>(page: &mut String, reason: Reason, lines: impl Iterator<Item = &'
     if lines.peek().is_none() {
         return;
     }
-    write!(page, "\n### `{}`\n\n{}\n\n| what | frame | verdict | reply |\n|---|---|---|---|\n", reason.name(), reason.text())
-        .expect("a string takes everything");
+    write!(
+        page,
+        "\n### `{}`\n\n{}\n\n| what | frame | verdict | reply |\n|---|---|---|---|\n",
+        reason.name(),
+        reason.text()
+    )
+    .expect("a string takes everything");
     for Line { sentence, frame, verdict, reply, .. } in lines {
         writeln!(page, "| {sentence} | {frame} | {verdict} | {reply} |").expect("a string takes everything");
     }

@@ -10,11 +10,14 @@ use aya::{
 use portal_common::{
     Reason,
     budget::{Class, Limit},
-    tables::{GateConfig, HttpsPolicy, Strictness},
+    checksum::Sum,
+    siphash::Key,
+    tables::{ClientState, CookieKeys, GateConfig, HttpsPolicy, Rate, Strictness},
 };
 use portal_lab::verdicts::{
+    frames::Cookies,
     rows,
-    setting::{FAST, GATEWAY_MAC, GUEST, LEARN, SHADOW, STRICT, Setting},
+    setting::{FAST, GATEWAY_MAC, GUEST, LEARN, SETTLED, SHADOW, STRICT, Setting, config_of},
 };
 use portal_userspace::datapath::object;
 
@@ -45,7 +48,8 @@ fn the_verifier_walks_few_instructions() {
 #[test]
 fn every_configuration_runs_and_does_what_the_host_decides() {
     let mut bench = Bench::new(&Setting::standard(LOOPBACK));
-    let rows: Vec<_> = rows().into_iter().step_by(11).collect();
+    // Learning displaces addresses by the clock, which the kernel and the host read one after the other: not of who has eight.
+    let rows: Vec<_> = rows().into_iter().filter(|row| row.frame.source != SETTLED).step_by(11).collect();
     let configs = configs();
     println!("{} configurations, {} frames each", configs.len(), rows.len());
     for (number, config) in configs.iter().enumerate() {
@@ -63,7 +67,6 @@ fn every_configuration_runs_and_does_what_the_host_decides() {
 fn configs() -> Vec<GateConfig> {
     let mut configs = vec![GateConfig::UNFILLED];
     for https in [HttpsPolicy::Reset, HttpsPolicy::Alert, HttpsPolicy::Drop] {
-        // Learning displaces addresses by the clock, which the kernel and the host read one after the other; here nobody has so many.
         for strictness in [Strictness::Off, Strictness::Learn, Strictness::Strict] {
             for (garden, names) in [(false, false), (true, false), (true, true)] {
                 for shadow in [false, true] {
@@ -92,13 +95,13 @@ fn the_hot_path_is_measured_against_an_empty_program() {
     const RUNS: usize = 5;
     let mut setting = Setting::standard(LOOPBACK);
     // A limit that is looked at, but that nobody reaches.
-    let fast = portal_common::tables::Rate::bits_per_second(100_000_000_000);
+    let fast = Rate::bits_per_second(100_000_000_000);
     for client in setting.clients.iter_mut().filter(|client| client.key.mac() == FAST) {
-        client.state = portal_common::tables::ClientState::default();
+        client.state = ClientState::default();
         client.session = client.session.with_rates(fast, fast).with_quota(u64::MAX - 1);
     }
     let mut bench = Bench::new(&setting);
-    let off = portal_lab::verdicts::setting::config_of(LEARN).with_strictness(Strictness::Off);
+    let off = config_of(LEARN).with_strictness(Strictness::Off);
     let mut lab = EbpfLoader::new().load(object::LAB).expect("the lab's program loads");
     let pass: &mut Xdp = lab.program_mut("pass").expect("it is there").try_into().expect("it is an XDP program");
     pass.load().expect("the verifier takes an empty program");
@@ -127,7 +130,7 @@ fn the_hot_path_is_measured_against_an_empty_program() {
         costs[0].push(measure(pass, &guest));
         costs[1].push(measure(bench.gate().program().expect("it is there"), &guest));
         costs[2].push(measure(bench.gate().program().expect("it is there"), &limited));
-        let before = portal_lab::verdicts::setting::config_of(LEARN);
+        let before = config_of(LEARN);
         bench.configure(LEARN, off);
         costs[3].push(measure(bench.gate().program().expect("it is there"), &guest));
         bench.configure(LEARN, before);
@@ -143,13 +146,13 @@ fn the_hot_path_is_measured_against_an_empty_program() {
     );
 }
 
-fn bench_cookies() -> portal_lab::verdicts::frames::Cookies {
-    let keys = portal_common::tables::CookieKeys::new([portal_common::siphash::Key([0; 2]); 4]);
-    portal_lab::verdicts::frames::Cookies { keys, now_ns: 0 }
+fn bench_cookies() -> Cookies {
+    let keys = CookieKeys::new([Key([0; 2]); 4]);
+    Cookies { keys, now_ns: 0 }
 }
 
 fn fix_checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
-    let checksum = portal_common::checksum::Sum::new().bytes(&frame[14..34]).checksum();
+    let checksum = Sum::new().bytes(&frame[14..34]).checksum();
     frame[24..26].copy_from_slice(&checksum.to_be_bytes());
 }
