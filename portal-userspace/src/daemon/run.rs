@@ -32,7 +32,7 @@ use crate::{
     observe::{
         capture::Captures,
         hub::EventHub,
-        kernel::{self, LostReader},
+        kernel::{self, CapturedClients, LostReader},
     },
     responder::SharedKeys,
     session::{self, SessionStore},
@@ -168,7 +168,10 @@ impl Setup {
 
         let (stop, stopped) = watch::channel(false);
         let events = EventHub::default();
-        let captures = Captures::new(maps.captured);
+        let switching = Arc::clone(&manager);
+        let captures = Captures::new(CapturedClients::new(maps.captured, move |zone, on| {
+            switching.configure(zone, |config| config.with_capturing(on))
+        }));
         let lost = Arc::new(LostReader::new(maps.lost));
         let mut tasks = JoinSet::new();
         tasks.spawn(told(kernel::tell_events(maps.events, Arc::clone(&store), events.clone()), stopped.clone()));

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray};
 use portal_common::{
     Reason,
     event::Lost,
@@ -51,7 +51,7 @@ impl ExplainProgram for Program {
 /// What is left of the maps beside what the bench keeps.
 struct Rest {
     store: Arc<SessionStore>,
-    captured: HashMap<MapData, ClientKey, u32>,
+    captured: kernel::CapturedClients,
     events: aya::maps::RingBuf<MapData>,
     captures: aya::maps::RingBuf<MapData>,
     lost: PerCpuArray<MapData, Lost>,
@@ -70,6 +70,12 @@ fn bench() -> (Bench, Rest) {
         ntp: Vec::new(),
     };
     zones.fill(&policy).unwrap();
+    let zones = Mutex::new(zones);
+    let captured = kernel::CapturedClients::new(captured, move |zone, on| {
+        let mut zones = zones.lock().unwrap();
+        let config = zones.config(zone)?;
+        zones.configure(zone, config.with_capturing(on))
+    });
     let store = Arc::new(SessionStore::over(sessions, clients, owners).unwrap());
     let gate = Arc::new(Mutex::new(gate));
     let explainer = Explainer::new(Program(Arc::clone(&gate)), Box::new(|_, _| Some(b"a response".to_vec())));
