@@ -43,16 +43,34 @@ impl Refusal {
     }
 }
 
-/// Counts a frame of so many bytes that is about to pass, unless the session's limits refuse it. Only what passes is counted.
+/// What is about to pass: a frame, or a buffer that the NIC makes several frames of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Frames on the wire.
+    pub packets: u64,
+    /// Their bytes, without check sequences.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// One frame of so many bytes.
+    #[inline(always)]
+    pub const fn frame(bytes: u64) -> Self {
+        Self { packets: 1, bytes }
+    }
+}
+
+/// Counts what is about to pass, unless the session's limits refuse it. Only what passes is counted.
 #[inline(always)]
 pub fn charge<W: Word>(
     state: &ClientState<W>,
     session: &Session,
     direction: Direction,
-    bytes: u64,
+    load: Load,
     now_ns: u64,
     burst_ns: u64,
 ) -> Result<(), Refusal> {
+    let Load { packets, bytes } = load;
     let (flow, rate) = of(state, session, direction);
     if rate.is_limited() && !bucket::spend(&flow.bucket, now_ns, rate.cost_ns(bytes), burst_ns) {
         return Err(Refusal::Rate);
@@ -64,7 +82,7 @@ pub fn charge<W: Word>(
             return Err(Refusal::Quota { first: used <= session.quota_bytes() });
         }
     }
-    flow.packets.add(1);
+    flow.packets.add(packets);
     flow.bytes.add(bytes);
     if matches!(direction, Direction::Up) {
         let seen = state.last_seen_ns.load();
@@ -81,10 +99,11 @@ pub fn check<W: Word>(
     state: &ClientState<W>,
     session: &Session,
     direction: Direction,
-    bytes: u64,
+    load: Load,
     now_ns: u64,
     burst_ns: u64,
 ) -> Result<(), Refusal> {
+    let bytes = load.bytes;
     let (flow, rate) = of(state, session, direction);
     if rate.is_limited() && !bucket::has(&flow.bucket, now_ns, rate.cost_ns(bytes), burst_ns) {
         return Err(Refusal::Rate);
@@ -119,7 +138,7 @@ mod tests {
         let state = ClientState::<AtomicU64>::default();
         // 8 Mbit/s: a kilobyte takes a millisecond; 100 fit the burst.
         let session = Session::new(0, Session::NEVER, 0).with_rates(Rate::UNLIMITED, Rate::bits_per_second(8_000_000));
-        let pass = |direction, now| charge(&state, &session, direction, 1_000, now, BURST).is_ok();
+        let pass = |direction, now| charge(&state, &session, direction, Load::frame(1_000), now, BURST).is_ok();
         assert_eq!((0..300).filter(|_| pass(Direction::Down, 1_000 * MS)).count(), 100);
         assert!((0..300).all(|_| pass(Direction::Up, 1_000 * MS)), "the other direction has no limit");
         assert_eq!((state.down.packets.load(Relaxed), state.down.bytes.load(Relaxed)), (100, 100_000));
@@ -136,8 +155,8 @@ mod tests {
             ("one byte too many crosses", Direction::Up, 1, Err(Refusal::Quota { first: true })),
             ("then nothing passes", Direction::Down, 1, Err(Refusal::Quota { first: false })),
         ] {
-            let would = check(&state, &session, direction, bytes, MS, BURST);
-            assert_eq!(charge(&state, &session, direction, bytes, MS, BURST), expected, "{sentence}");
+            let would = check(&state, &session, direction, Load::frame(bytes), MS, BURST);
+            assert_eq!(charge(&state, &session, direction, Load::frame(bytes), MS, BURST), expected, "{sentence}");
             assert_eq!(would, expected, "{sentence}: asked before");
         }
         assert_eq!(state.up.bytes.load(Relaxed) + state.down.bytes.load(Relaxed), 2_500);
@@ -155,7 +174,7 @@ mod tests {
             ("but after it", Direction::Up, 6 * S + 1, 6 * S + 1),
             ("another CPU's clock reading is older", Direction::Up, 4 * S, 6 * S + 1),
         ] {
-            charge(&state, &session, direction, 1, now, BURST).unwrap();
+            charge(&state, &session, direction, Load::frame(1), now, BURST).unwrap();
             assert_eq!(state.last_seen_ns.load(Relaxed), seen, "{sentence}");
         }
     }

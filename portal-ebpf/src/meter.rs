@@ -25,11 +25,8 @@ const DROP: i32 = 2;
 #[classifier]
 fn meter(ctx: TcContext) -> i32 {
     let buffer = Buffer::new(&ctx);
-    let departure = Departure {
-        vlan: buffer.vlan().tci & 0x0fff,
-        wire_len: buffer.wire_len(),
-        relayed: buffer.mark() == RELAYED_MARK,
-    };
+    let departure =
+        Departure { vlan: buffer.vlan().tci & 0x0fff, load: buffer.load(), relayed: buffer.mark() == RELAYED_MARK };
     let ifindex = buffer.ifindex();
     // Nothing is metered without: that cannot be.
     let Some(case) = case(Program::Meter) else { return NEXT };

@@ -6,7 +6,10 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     programs::{TcContext, XdpContext},
 };
-use portal_common::frame::{Frame, MAX_OFFSET};
+use portal_common::{
+    frame::{Frame, MAX_OFFSET},
+    meter::Load,
+};
 
 use crate::record;
 
@@ -182,13 +185,14 @@ impl Buffer {
         if present == 0 { Tag::NONE } else { Tag { protocol: u16::from_be(protocol as u16), tci: tci as u16 } }
     }
 
-    /// How many bytes it takes on the wire, the tag included: a large buffer that the NIC cuts has its headers several times
+    /// What it is on the wire, tags included: of a large buffer the NIC makes several frames, each with headers of its own
     /// (`qdisc_pkt_len_init`, before this hook).
     #[inline(always)]
-    pub(crate) fn wire_len(&self) -> u64 {
+    pub(crate) fn load(&self) -> Load {
         // SAFETY: as above.
-        let (wire_len, present) = unsafe { ((*self.0).wire_len, (*self.0).vlan_present) };
-        u64::from(wire_len) + if present == 0 { 0 } else { 4 }
+        let (wire_len, segments, present) = unsafe { ((*self.0).wire_len, (*self.0).gso_segs, (*self.0).vlan_present) };
+        let packets = u64::from(if segments == 0 { 1 } else { segments });
+        Load { packets, bytes: u64::from(wire_len) + if present == 0 { 0 } else { 4 * packets } }
     }
 
     #[inline(always)]

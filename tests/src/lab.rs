@@ -13,8 +13,9 @@ use aya::Ebpf;
 
 use crate::{
     addresses::{
-        GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_INTERFACE, GUEST_MAC, GUEST_V4, GUEST_V6, OTHER_MAC, OTHER_V4,
-        OTHER_V6, SITE_V4, SITE_V6, UPLINK_V4, UPLINK_V6,
+        GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_INTERFACE, GUEST_MAC, GUEST_V4, GUEST_V6, NAMED_V4, NAMED_V6,
+        OTHER_MAC, OTHER_V4, OTHER_V6, SECOND_GATEWAY_MAC, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6, SECOND_INTERFACE,
+        SITE_V4, SITE_V6, THIRD_MAC, THIRD_V4, THIRD_V6, UPLINK_V4, UPLINK_V6, VISITOR_MAC, VISITOR_V4, VISITOR_V6,
     },
     namespace::Namespace,
     process::{Service, sh, succeed},
@@ -43,7 +44,22 @@ pub struct Lab {
     services: Vec<Service>,
     // Held for what dropping them does. The registration goes last: it removes what the others need.
     guest_program: Ebpf,
-    _registration: Registration,
+    visitor_program: Option<Ebpf>,
+    registration: Registration,
+}
+
+/// What a lab may have more of.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The queues of each end of the guests' wire. With one, one CPU at a time takes in what the guests send; flows are
+    /// spread over several by their hash, and each queue is served by the CPU that fills it.
+    pub queues: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { queues: 1 }
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +76,11 @@ impl Drop for Registration {
 impl Lab {
     /// Builds a lab. Needs root.
     pub fn new() -> Result<Self> {
+        Self::with(Options::default())
+    }
+
+    /// Builds a lab that differs. Needs root.
+    pub fn with(options: Options) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         demand_root()?;
         let name = format!("pl{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -67,7 +88,7 @@ impl Lab {
         let registration = Registration { name: name.clone() };
         let directory = removal::register(&name)?;
         let hold = removal::hold_off();
-        let ([guest, other, gateway, internet], guest_program) = match build(&name, &directory) {
+        let ([guest, other, gateway, internet], guest_program) = match build(&name, &directory, options) {
             Ok(built) => built,
             Err(e) => {
                 drop(hold);
@@ -76,7 +97,48 @@ impl Lab {
         };
         drop(hold);
         let services = vec![services::dnsmasq(&gateway, &directory)?, services::nginx(&internet, &directory)?];
-        Ok(Self { guest, other, gateway, internet, directory, services, guest_program, _registration: registration })
+        Ok(Self {
+            guest,
+            other,
+            gateway,
+            internet,
+            directory,
+            services,
+            guest_program,
+            visitor_program: None,
+            registration,
+        })
+    }
+
+    /// Adds a third guest: a MAC address of its own on the first one's wire.
+    pub fn add_third(&self) -> Result<Namespace> {
+        let _hold = removal::hold_off();
+        let third = self.namespace(removal::THIRD)?;
+        macvlan(&self.guest, &third, THIRD_MAC)?;
+        set_up(&third, "eth0", THIRD_V4, THIRD_V6)?;
+        route(&third, GATEWAY_V4, GATEWAY_V6)?;
+        write_resolv_conf(&third, GATEWAY_V4)?;
+        Ok(third)
+    }
+
+    /// Adds a second guest network: an interface of the gateway, and a guest behind it, whose `eth0` is its wire.
+    pub fn add_second_network(&mut self) -> Result<Namespace> {
+        let _hold = removal::hold_off();
+        let visitor = self.namespace(removal::VISITOR)?;
+        wire(&visitor, VISITOR_MAC, &self.gateway, SECOND_INTERFACE, SECOND_GATEWAY_MAC, Options::default())?;
+        set_up(&visitor, "eth0", VISITOR_V4, VISITOR_V6)?;
+        set_up(&self.gateway, SECOND_INTERFACE, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6)?;
+        route(&visitor, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6)?;
+        write_resolv_conf(&visitor, SECOND_GATEWAY_V4)?;
+        self.visitor_program = Some(visitor.enter(|| xdp_pass::attach("eth0"))?);
+        Ok(visitor)
+    }
+
+    /// One more namespace of this lab's.
+    fn namespace(&self, part: &str) -> Result<Namespace> {
+        let namespace = Namespace::create(&format!("{}-{part}", self.registration.name))?;
+        no_address_detection(&namespace)?;
+        Ok(namespace)
     }
 
     /// The lab's own directory; it goes with the lab.
@@ -86,7 +148,7 @@ impl Lab {
 
     /// Lays the guests' wire again, after one end of it was deleted.
     pub fn rewire_guests(&mut self) -> Result<()> {
-        self.guest_program = wire_guests(&self.guest, &self.other, &self.gateway)?;
+        self.guest_program = wire_guests(&self.guest, &self.other, &self.gateway, Options::default())?;
         Ok(())
     }
 
@@ -134,43 +196,74 @@ fn demand_root() -> Result<()> {
 
 /// Makes all of a lab that does not run: guest, other, gateway and internet, and what keeps the guest's end able to receive from
 /// XDP.
-fn build(name: &str, directory: &Path) -> Result<([Namespace; 4], Ebpf)> {
+fn build(name: &str, directory: &Path, options: Options) -> Result<([Namespace; 4], Ebpf)> {
     let [guest, other, gateway, internet] = removal::PARTS.map(|part| Namespace::create(&format!("{name}-{part}")));
     let (guest, other, gateway, internet) = (guest?, other?, gateway?, internet?);
     let bpf = directory.join("bpf");
     fs::create_dir(&bpf)?;
     succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf)).context("cannot mount a bpffs")?;
     for namespace in [&guest, &other, &gateway, &internet] {
-        // Without duplicate address detection an IPv6 address works at once.
-        namespace.set("net/ipv6/conf/default/accept_dad", "0")?;
-        namespace.set("net/ipv6/conf/default/accept_ra", "0")?;
+        no_address_detection(namespace)?;
     }
     gateway.set("net/ipv4/ip_forward", "1")?;
     gateway.set("net/ipv6/conf/all/forwarding", "1")?;
-    let guest_program = wire_guests(&guest, &other, &gateway)?;
+    let guest_program = wire_guests(&guest, &other, &gateway, options)?;
     wire_internet(&gateway, &internet)?;
     for client in [&guest, &other] {
-        let etc = Path::new("/etc/netns").join(client.name());
-        // Again if another lab has just removed the empty parent.
-        fs::create_dir_all(&etc).or_else(|_| fs::create_dir_all(&etc))?;
-        fs::write(etc.join("resolv.conf"), format!("nameserver {GATEWAY_V4}\n"))?;
+        write_resolv_conf(client, GATEWAY_V4)?;
     }
     Ok(([guest, other, gateway, internet], guest_program))
 }
 
-/// Lays the wire between the guests and the gateway; returns what keeps the guest's end able to receive from XDP.
-fn wire_guests(guest: &Namespace, other: &Namespace, gateway: &Namespace) -> Result<Ebpf> {
-    let (g, o, w) = (guest.name(), other.name(), gateway.name());
+/// Without duplicate address detection an IPv6 address works at once; advertisements would change what is set here.
+fn no_address_detection(namespace: &Namespace) -> Result<()> {
+    namespace.set("net/ipv6/conf/default/accept_dad", "0")?;
+    namespace.set("net/ipv6/conf/default/accept_ra", "0")
+}
+
+fn write_resolv_conf(client: &Namespace, server: Ipv4Addr) -> Result<()> {
+    let etc = Path::new("/etc/netns").join(client.name());
+    // Again if another lab has just removed the empty parent.
+    fs::create_dir_all(&etc).or_else(|_| fs::create_dir_all(&etc))?;
+    fs::write(etc.join("resolv.conf"), format!("nameserver {server}\n"))?;
+    Ok(())
+}
+
+/// Lays a wire from a guest's `eth0` to an interface of the gateway's.
+fn wire(
+    guest: &Namespace,
+    guest_mac: &str,
+    gateway: &Namespace,
+    interface: &str,
+    gateway_mac: &str,
+    Options { queues }: Options,
+) -> Result<()> {
+    let (g, w) = (guest.name(), gateway.name());
+    let queues = format!("numtxqueues {queues} numrxqueues {queues}");
     sh(&format!(
-        "ip link add eth0 netns {g} address {GUEST_MAC} type veth peer name {GUEST_INTERFACE} netns {w} address {GATEWAY_MAC}"
+        "ip link add eth0 netns {g} address {guest_mac} {queues} type veth \
+         peer name {interface} netns {w} address {gateway_mac} {queues}"
     ))?;
-    for (namespace, interface) in [(guest, "eth0"), (gateway, GUEST_INTERFACE)] {
+    for (namespace, interface) in [(guest, "eth0"), (gateway, interface)] {
         // Frames as they are on a real wire: with their checksums, and their VLAN tags inside.
         let off = ["tx", "off", "txvlan", "off", "rxvlan", "off"];
         succeed(namespace.service("ethtool").args(["-K", interface]).args(off))?;
     }
-    sh(&format!("ip -n {g} link add link eth0 name mac0 netns {o} address {OTHER_MAC} type macvlan mode bridge"))?;
+    Ok(())
+}
+
+/// Puts one more guest, with a MAC address of its own, on the guest's wire.
+fn macvlan(guest: &Namespace, other: &Namespace, mac: &str) -> Result<()> {
+    let (g, o) = (guest.name(), other.name());
+    sh(&format!("ip -n {g} link add link eth0 name mac0 netns {o} address {mac} type macvlan mode bridge"))?;
     other.ip("link set mac0 name eth0")?;
+    Ok(())
+}
+
+/// Lays the wire between the guests and the gateway; returns what keeps the guest's end able to receive from XDP.
+fn wire_guests(guest: &Namespace, other: &Namespace, gateway: &Namespace, options: Options) -> Result<Ebpf> {
+    wire(guest, GUEST_MAC, gateway, GUEST_INTERFACE, GATEWAY_MAC, options)?;
+    macvlan(guest, other, OTHER_MAC)?;
     for (namespace, interface, v4, v6) in [
         (guest, "eth0", GUEST_V4, GUEST_V6),
         (other, "eth0", OTHER_V4, OTHER_V6),
@@ -189,7 +282,12 @@ fn wire_internet(gateway: &Namespace, internet: &Namespace) -> Result<()> {
     sh(&format!("ip link add wan0 netns {} type veth peer name eth0 netns {}", gateway.name(), internet.name()))?;
     set_up(gateway, "wan0", UPLINK_V4, UPLINK_V6)?;
     set_up(internet, "eth0", SITE_V4, SITE_V6)?;
-    route(internet, UPLINK_V4, UPLINK_V6)
+    route(internet, UPLINK_V4, UPLINK_V6)?;
+    // The sites with addresses of their own. ARP answers for such routes, and neighbour discovery does not.
+    internet.ip(&format!("route add local {NAMED_V4}/25 dev lo"))?;
+    internet.ip(&format!("route add local {NAMED_V6}/64 dev lo"))?;
+    gateway.ip(&format!("route add {NAMED_V6}/64 via {SITE_V6}"))?;
+    Ok(())
 }
 
 fn set_up(namespace: &Namespace, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {

@@ -4,6 +4,7 @@
 //! when it is dropped, on SIGINT and SIGTERM, and, after a `kill -9`, when the next lab starts.
 
 pub mod addresses;
+pub mod capture;
 pub mod clients;
 pub mod demo;
 pub mod lab;
@@ -14,9 +15,10 @@ mod removal;
 mod services;
 mod table;
 pub mod verdicts;
+pub mod wire;
 mod xdp_pass;
 
-pub use lab::Lab;
+pub use lab::{Lab, Options};
 pub use namespace::Namespace;
 pub use portald::{Portald, Settings};
 pub use removal::wait_for_signal;

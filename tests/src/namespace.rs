@@ -54,6 +54,13 @@ impl Namespace {
         command
     }
 
+    /// A command for a service that runs on one CPU only, and on no other (taskset(1)).
+    pub fn service_on(&self, cpu: usize, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.service("taskset");
+        command.args(["--cpu-list", &cpu.to_string()]).arg(program);
+        command
+    }
+
     /// A command for a client: `ip netns exec`, so that it also has the namespace's own resolv.conf. It dies with the thread
     /// that starts it.
     pub fn client(&self, program: impl AsRef<OsStr>) -> Command {
@@ -98,6 +105,16 @@ impl Namespace {
             stream.set_nodelay(true)?;
             Ok(stream)
         })
+    }
+
+    /// Waits until something listens on the TCP port, without a connection to it.
+    pub(crate) fn wait_for_listener(&self, port: &str) -> Result<()> {
+        let filter = format!("sport = :{port}");
+        let listens = || {
+            let shown = succeed(self.service("ss").args(["-H", "-tln", &filter])).ok()?;
+            (!shown.trim().is_empty()).then_some(())
+        };
+        wait_for(&format!("a listener on port {port}"), Duration::from_secs(10), listens)
     }
 
     /// Waits until something listens there.

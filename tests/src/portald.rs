@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitStatus},
     sync::OnceLock,
     time::Duration,
@@ -46,6 +46,7 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Portald {
     service: Service,
+    arguments: Vec<String>,
     /// Whether the log is printed at the end.
     pub prints_log: bool,
 }
@@ -53,8 +54,20 @@ pub struct Portald {
 impl Portald {
     /// Starts it and waits until it answers.
     pub fn start(lab: &Lab, settings: &Settings) -> Result<Self> {
-        let config = write_config(lab, settings)?;
-        let mut portald = Self { service: Self::spawn(lab, &config)?, prints_log: true };
+        Self::start_with(lab, &config_text(lab, settings), &[])
+    }
+
+    /// Starts it without budgets for strangers: for tests in which one stranger is many, or a load.
+    pub fn start_without_budgets(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, &without_budgets(&config_text(lab, &Settings::default())), &[])
+    }
+
+    /// Starts it with this text as its configuration and these arguments beside it, and waits until it answers. Its paths must
+    /// be those of [`config_text`].
+    pub fn start_with(lab: &Lab, config: &str, arguments: &[&str]) -> Result<Self> {
+        fs::write(config_path(lab), config)?;
+        let arguments: Vec<_> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        let mut portald = Self { service: Self::spawn(lab, &arguments)?, arguments, prints_log: true };
         portald.wait_until_it_answers(lab)?;
         Ok(portald)
     }
@@ -62,13 +75,13 @@ impl Portald {
     /// Starts it again with the same configuration, after it was killed or stopped.
     pub fn restart(&mut self, lab: &Lab) -> Result<()> {
         ensure!(self.service.ended()?.is_some(), "portald still runs");
-        self.service = Self::spawn(lab, &config_path(lab))?;
+        self.service = Self::spawn(lab, &self.arguments)?;
         self.wait_until_it_answers(lab)
     }
 
-    fn spawn(lab: &Lab, config: &Path) -> Result<Service> {
+    fn spawn(lab: &Lab, arguments: &[String]) -> Result<Service> {
         let mut command = lab.gateway.service(binary("portald")?);
-        command.arg("--config").arg(config).env("NO_COLOR", "1");
+        command.arg("--config").arg(config_path(lab)).args(arguments).env("NO_COLOR", "1");
         Service::start("portald", &mut command, &lab.directory().join("portald.log"))
     }
 
@@ -124,7 +137,8 @@ impl Drop for Portald {
     }
 }
 
-fn config_path(lab: &Lab) -> PathBuf {
+/// The configuration of the lab's portald.
+pub fn config_path(lab: &Lab) -> PathBuf {
     lab.directory().join("portal.toml")
 }
 
@@ -148,10 +162,11 @@ pub fn config_text(lab: &Lab, settings: &Settings) -> String {
     text
 }
 
-fn write_config(lab: &Lab, settings: &Settings) -> Result<PathBuf> {
-    let path = config_path(lab);
-    fs::write(&path, config_text(lab, settings))?;
-    Ok(path)
+/// The same configuration without budgets for strangers: for tests in which one stranger is many, or a load.
+pub fn without_budgets(config: &str) -> String {
+    let names = ["requests", "dns_queries", "dns_bytes", "link", "replies", "services"];
+    let off = names.map(|name| format!("{name} = \"off\"\n")).concat();
+    format!("{config}\n[budgets]\n{off}")
 }
 
 /// Runs portald in the lab's gateway with this text as its configuration, for as long as 20 s: for one that must refuse.

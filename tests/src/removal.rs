@@ -34,6 +34,9 @@ pub(crate) const LABS: &str = "/run/portal-lab";
 const NETNS_ETC: &str = "/etc/netns";
 /// The parts of a lab, as the namespaces' names end.
 pub(crate) const PARTS: [&str; 4] = ["guest", "other", "gateway", "internet"];
+/// The parts that a lab gets on demand.
+pub(crate) const THIRD: &str = "third";
+pub(crate) const VISITOR: &str = "visitor";
 /// The file in a lab's directory that names the process that made it and is locked for as long as that process lives.
 const OWNER: &str = "owner";
 
@@ -51,6 +54,11 @@ pub fn wait_for_signal(exit_code: i32) -> ! {
     loop {
         thread::park();
     }
+}
+
+/// The parts that a lab may have.
+fn parts() -> impl Iterator<Item = &'static str> {
+    PARTS.into_iter().chain([THIRD, VISITOR])
 }
 
 fn ours() -> MutexGuard<'static, BTreeMap<String, File>> {
@@ -112,7 +120,7 @@ fn remove_abandoned() -> Result<()> {
         let Some((lab, part)) = name.rsplit_once('-') else { continue };
         let owner = lab.strip_prefix("pl").and_then(|rest| rest.split_once('-')?.0.parse().ok());
         let is_gone = |pid| matches!(start_time(pid), Ok(None));
-        if PARTS.contains(&part) && !directory(lab).exists() && owner.is_some_and(is_gone) {
+        if parts().any(|known| known == part) && !directory(lab).exists() && owner.is_some_and(is_gone) {
             remove(lab);
         }
     }
@@ -164,7 +172,7 @@ fn start_time(pid: u32) -> Result<Option<u64>> {
 
 /// Removes everything of a lab that is there; goes on after an error, and says it.
 fn remove(lab: &str) {
-    let namespaces = || PARTS.iter().map(|part| format!("{lab}-{part}"));
+    let namespaces = || parts().map(|part| format!("{lab}-{part}"));
     let there = |name: &String| Path::new("/run/netns").join(name).exists();
     for name in namespaces().filter(there) {
         end_processes(&name);

@@ -1,32 +1,53 @@
 //! The lab's real services: dnsmasq on the gateway, nginx in the internet.
 
-use std::{fs, fs::File, net::IpAddr, path::Path, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
-    addresses::{GATEWAY_V4, GUEST_INTERFACE, SITE_V4, SITE_V6, SITES},
+    addresses::{DELEGATED, GATEWAY_V4, NAMED, NAMED_TTL, NAMED_V4, NAMED_V6, SITE_V4, SITE_V6, SITES},
     lab::{BIG_FILE, DRIP_RATE, SITE_PAGE},
     namespace::Namespace,
     process::{Service, succeed},
 };
 
-/// Answers every name with the web server's addresses, and leases addresses to who asks.
+/// Answers every name with the web server's addresses, and leases addresses to who asks. A few names have addresses of their own.
 pub(crate) fn dnsmasq(gateway: &Namespace, directory: &Path) -> Result<Service> {
     let file = |name: &str| directory.join(name).display().to_string();
+    fs::write(directory.join("dnsmasq.conf"), names())?;
     let mut command = gateway.service("dnsmasq");
     command
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
+        .args(["--keep-in-foreground", &format!("--conf-file={}", file("dnsmasq.conf")), "--no-resolv", "--no-hosts"])
         // A change of user would clear the signal that ends it with the lab (PR_SET_PDEATHSIG).
         .arg("--user=root")
-        .args(["--bind-interfaces", "--except-interface=lo", &format!("--interface={GUEST_INTERFACE}")])
+        // Dynamic: a second guest network comes later, if at all.
+        .args(["--bind-dynamic", "--except-interface=lo", "--interface=guest*"])
         .args([format!("--address=/#/{SITE_V4}"), format!("--address=/#/{SITE_V6}")])
-        .args(["--dhcp-range=192.0.2.100,192.0.2.199,1h", "--dhcp-authoritative", "--no-ping"])
+        .args(["--dhcp-range=192.0.2.100,192.0.2.199,1h", "--dhcp-range=203.0.113.100,203.0.113.199,1h"])
+        .args(["--dhcp-authoritative", "--no-ping"])
         .args([format!("--dhcp-leasefile={}", file("leases")), format!("--pid-file={}", file("dnsmasq.pid"))])
         .args([format!("--log-facility={}", file("dnsmasq.log"))]);
     let service = Service::start("dnsmasq", &mut command, &directory.join("dnsmasq.out"))?;
     gateway.wait_for_port(IpAddr::V4(GATEWAY_V4), 53).with_context(|| format!("dnsmasq: {}", service.log()))?;
     Ok(service)
+}
+
+/// The names that have addresses of their own, an alias of an alias of one of them, and the domain with another name server.
+fn names() -> String {
+    let mut text = format!("server=/{DELEGATED}/{SITE_V4}\n");
+    for n in 1..=NAMED {
+        let (v4, v6) = (u32::from(NAMED_V4) + n, u128::from(NAMED_V6) + u128::from(n));
+        let (v4, v6) = (Ipv4Addr::from(v4), Ipv6Addr::from(v6));
+        writeln!(text, "host-record=site{n}.named.example,{v4},{v6},{NAMED_TTL}").expect("a String takes all");
+    }
+    text + "cname=alias.garden.example,middle.cdn.example,2\ncname=middle.cdn.example,site1.named.example,2\n"
 }
 
 /// Serves the same site for every name, over HTTP and HTTPS.

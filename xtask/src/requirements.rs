@@ -66,6 +66,20 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool("dbus", "is what NetworkManager talks through", Sign::Programs(&["dbus-daemon"])),
     tool("netbase", "tells wrk which port http is", Sign::File("/etc/services")),
     tool("wrk", "sends the load tests' requests", Sign::Programs(&["wrk"])),
+    tool("chromium-driver", "steers the guest's browser in the tests", Sign::Programs(&["chromedriver"])),
+    tool("tshark", "reads in the tests what portalctl has captured", Sign::Programs(&["tshark"])),
+    with_services(
+        &["iperf3.service"],
+        tool("iperf3", "measures a guest's throughput in the tests", Sign::Programs(&["iperf3"])),
+    ),
+    with_services(
+        &["iodined.service"],
+        tool(
+            "iodine",
+            "is the DNS tunnel that the tests hold the budgets against",
+            Sign::Programs(&["iodine", "iodined"]),
+        ),
+    ),
 ];
 
 /// A Debian package whose files are unpacked below `target/kernels`, and which is not installed.

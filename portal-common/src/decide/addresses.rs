@@ -135,12 +135,18 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
         place = (now_ns >> 20) as usize;
     }
     if T::LIVE {
+        if let Some(previous) = tables.owner(address) {
+            unbind(tables, &previous, claimed);
+        }
         tables.own(address, client);
         // Masked for the verifier's sake too.
         let [high, low] = &state.bindings.addresses[place & (MAX_BINDINGS - 1)];
         let old = [high.load(), low.load()];
         if old != [0; 2] {
-            tables.disown(&OwnedAddress::new(address.zone(), Address::from_words(old)));
+            let displaced = OwnedAddress::new(address.zone(), Address::from_words(old));
+            if tables.owner(&displaced) == Some(client) {
+                tables.disown(&displaced);
+            }
         }
         let [new_high, new_low] = address.address().words();
         high.store(new_high);
@@ -148,6 +154,23 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
         tables.tell(&Event::new(now_ns, EventKind::AddressLearned, client).with_address(address));
     }
     true
+}
+
+/// Makes a client that has lost an address to another forget it: if it comes back, it is to be refused the address.
+#[inline(always)]
+fn unbind<T: Tables>(tables: &T, previous: &ClientKey, address: Address) {
+    let Some(session) = tables.session(previous) else { return };
+    let Some(state) = tables.state(session.slot()) else { return };
+    let words = address.words();
+    let mut i = 0;
+    while i < MAX_BINDINGS {
+        let [high, low] = &state.bindings.addresses[i];
+        if low.load() == words[1] && high.load() == words[0] {
+            high.store(0);
+            low.store(0);
+        }
+        i += 1;
+    }
 }
 
 const _: () = assert!(MAX_BINDINGS.is_power_of_two());

@@ -4,7 +4,7 @@ use super::{Binding, Case, Decision, Tables, addresses, network::Kind, network::
 use crate::{
     event::{Event, EventKind},
     frame::Frame,
-    meter::{self, Direction, Refusal},
+    meter::{self, Direction, Load, Refusal},
     protocol::{self as p, icmpv6},
     reason::Reason,
     tables::{Address, GateConfig, Session, Strictness},
@@ -50,11 +50,11 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     {
         return Err(Estranged::Address);
     }
-    let (bytes, burst) = (u64::from(network.frame_len()), config.rate_burst_ns());
+    let (load, burst) = (Load::frame(u64::from(network.frame_len())), config.rate_burst_ns());
     let charged = if T::LIVE {
-        meter::charge(state, session, Direction::Up, bytes, now_ns, burst)
+        meter::charge(state, session, Direction::Up, load, now_ns, burst)
     } else {
-        meter::check(state, session, Direction::Up, bytes, now_ns, burst)
+        meter::check(state, session, Direction::Up, load, now_ns, burst)
     };
     *decision = match charged {
         Ok(()) => Decision::pass(Reason::Authorized),

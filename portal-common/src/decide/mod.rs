@@ -10,6 +10,8 @@ mod network;
 mod outbound;
 mod stranger;
 mod tcp;
+#[cfg(test)]
+mod tests;
 
 pub use addresses::{Binding, bind};
 pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};

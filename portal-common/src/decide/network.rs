@@ -47,6 +47,10 @@ pub(super) enum Kind {
     Other,
 }
 
+/// The longest frame that is not a jumbo frame, bytes: with two VLAN tags. No frame whose first buffer is this short has more buffers, in the
+/// drivers that make several; if one had, its length would be read where the packet says that it is longer.
+const USUAL_LEN: usize = 1522;
+
 impl Network {
     pub(super) const EMPTY: Self = Self {
         kind: Kind::Other,
@@ -75,7 +79,9 @@ impl Network {
         self.fragment = 0;
         self.source = Address::UNSPECIFIED;
         self.claimed = Address::UNSPECIFIED;
-        self.frame_len = frame.head_len() as u32;
+        // Bytes are counted, so that the whole length matters; and that is a call.
+        let head_len = frame.head_len();
+        self.frame_len = if head_len > USUAL_LEN { frame.len() } else { head_len } as u32;
         self.fault = None;
         self.kind = match ether_type {
             p::ETHER_IPV4 => Kind::V4,

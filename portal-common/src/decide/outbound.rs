@@ -6,7 +6,7 @@ use crate::{
     budget::Class,
     event::{Event, EventKind},
     frame::Frame,
-    meter::{self, Direction, Refusal},
+    meter::{self, Direction, Load, Refusal},
     protocol as p,
     reason::Reason,
     tables::{ClientKey, Counters, GateConfig, UNZONED_ROW},
@@ -18,8 +18,8 @@ use crate::{
 pub struct Departure {
     /// The VLAN id that the kernel keeps beside the frame; 0 where there is none.
     pub vlan: u16,
-    /// How many bytes it takes on the wire: more than the frame has, if the NIC is to make several of it.
-    pub wire_len: u64,
+    /// What it is on the wire: more than a frame, if the NIC is to make several of it.
+    pub load: Load,
     /// The daemon has learned from it, and sends it on.
     pub relayed: bool,
 }
@@ -99,8 +99,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         && let Some(state) = tables.state(session.slot())
         && !session.is_idle(state.last_seen_ns.load(), now_ns)
     {
-        let charged =
-            meter::charge(state, session, Direction::Down, departure.wire_len, now_ns, config.rate_burst_ns());
+        let charged = meter::charge(state, session, Direction::Down, departure.load, now_ns, config.rate_burst_ns());
         return match charged {
             Ok(()) => Outbound::Metered,
             Err(refusal) => {
@@ -121,7 +120,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         let limit = &config.limits()[Class::DnsBytes as usize];
         if limit.is_limited() {
             let bucket = &budgets.buckets[Class::DnsBytes as usize];
-            bucket::charge(bucket, now_ns, limit.cost_ns(departure.wire_len), limit.burst_ns());
+            bucket::charge(bucket, now_ns, limit.cost_ns(departure.load.bytes), limit.burst_ns());
         }
     }
     Outbound::Pass

@@ -12,17 +12,22 @@ use portal_common::tables::{Address, GardenKey, GateConfig, ServiceKey, Zone};
 use crate::{
     clock,
     config::Effective,
+    control::GardenControl,
     datapath::{garden::GardenTables, zones::ZoneTables},
     garden::{
+        held::Held,
         learned::{LearnedKey, LearnedSink},
         packet_socket::PacketSocket,
         ports::Service,
-        relay::Relay,
+        relay::{Observer, Relay},
         rules::GardenRow,
-        table::{Garden, GardenError, Policy, PrefixSink, ZoneGarden},
+        table::{Garden, GardenError, Lesson, Policy, PrefixSink, ZoneGarden},
         view::{self, AddRequest, GardenList, RemoveRequest, Removed, RuleView},
         worker::Worker,
     },
+    net::Mac,
+    observe::{events::EventLine, hub::EventHub},
+    session::SessionStore,
 };
 
 /// The gate's tables, as the rules write them.
@@ -62,35 +67,13 @@ impl WalledGarden {
         tables: GardenTables,
         zones: Arc<Mutex<ZoneTables>>,
         answers: RingBuf<MapData>,
+        observer: Observer,
     ) -> Result<Self> {
         let tables = Arc::new(Mutex::new(tables));
         let rules = Arc::new(Mutex::new(Garden::new(Policy::default(), Sink(Arc::clone(&tables)))));
-        let relay = Relay::new(Arc::clone(&rules), PacketSocket::open()?);
+        let relay = Relay::new(Arc::clone(&rules), PacketSocket::open()?).with_observer(observer);
         let worker = Worker::spawn(answers, relay).context("cannot start the walled garden's thread")?;
         Ok(Self { rules, tables, zones, worker })
-    }
-
-    /// Its rules, and what they have opened.
-    pub fn list(&self) -> GardenList {
-        view::list(&self.rules(), clock::now_ns())
-    }
-
-    /// Adds a rule until it is removed or the daemon ends.
-    pub fn add(&self, request: AddRequest) -> Result<RuleView, GardenError> {
-        let mut rules = self.rules();
-        let zone = rules.zone_named(request.zone.as_deref())?;
-        let view = view::add(&mut rules, request, clock::now_ns())?;
-        self.tell(&rules, zone)?;
-        Ok(view)
-    }
-
-    /// Removes a rule that was added so.
-    pub fn remove(&self, request: &RemoveRequest) -> Result<Removed, GardenError> {
-        let mut rules = self.rules();
-        let zone = rules.zone_named(request.zone.as_deref())?;
-        let removed = view::remove(&mut rules, request)?;
-        self.tell(&rules, zone)?;
-        Ok(removed)
     }
 
     /// Sets a network's garden up as its configuration says.
@@ -149,6 +132,44 @@ impl WalledGarden {
     fn rules(&self) -> MutexGuard<'_, Garden<Sink>> {
         lock(&self.rules)
     }
+}
+
+impl GardenControl for WalledGarden {
+    fn list(&self) -> GardenList {
+        view::list(&self.rules(), clock::now_ns())
+    }
+
+    fn add(&self, request: AddRequest) -> Result<RuleView, GardenError> {
+        let mut rules = self.rules();
+        let zone = rules.zone_named(request.zone.as_deref())?;
+        let view = view::add(&mut rules, request, clock::now_ns())?;
+        self.tell(&rules, zone)?;
+        Ok(view)
+    }
+
+    fn remove(&self, request: &RemoveRequest) -> Result<Removed, GardenError> {
+        let mut rules = self.rules();
+        let zone = rules.zone_named(request.zone.as_deref())?;
+        let removed = view::remove(&mut rules, request)?;
+        self.tell(&rules, zone)?;
+        Ok(removed)
+    }
+}
+
+/// Tells what is learned to everybody who watches.
+pub(super) fn told_to(hub: EventHub, sessions: Arc<SessionStore>) -> Observer {
+    Box::new(move |held: &Held, lesson: &Lesson| {
+        if lesson.learned > 0 && !hub.is_unwatched() {
+            let client = held.frame().first_chunk().and_then(|mac| Mac::new(*mac).ok());
+            hub.tell(EventLine {
+                zone: Some(sessions.zone_name(held.zone())),
+                client,
+                name: Some(lesson.name.as_str().to_owned()),
+                count: Some(lesson.learned.into()),
+                ..EventLine::now("garden_learned")
+            });
+        }
+    })
 }
 
 fn with_garden(rules: &Garden<Sink>, zone: Zone, config: GateConfig) -> GateConfig {

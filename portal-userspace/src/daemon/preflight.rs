@@ -244,6 +244,9 @@ mod tests {
         }
     }
 
+    /// (sentence, interfaces, those guarded already, what is left, what the refusal must contain)
+    type Case<'c> = (&'c str, Vec<(&'c Interface, XdpMode)>, Vec<&'c Interface>, &'c Survey, &'c [&'c str]);
+
     #[test]
     fn of_several_interfaces_each_is_looked_at() {
         let (native, generic) = (XdpMode::Native, XdpMode::Generic);
@@ -266,7 +269,6 @@ mod tests {
         };
         let both = left(&[link(7, 42), link(8, 43)], &[]);
         let first = left(&[link(7, 42)], std::slice::from_ref(&size));
-        type Case<'c> = (&'c str, Vec<(&'c Interface, XdpMode)>, Vec<&'c Interface>, &'c Survey, &'c [&'c str]);
         let table: [Case<'_>; 7] = [
             ("both are ours", vec![(&one, native), (&two, native)], vec![], &both, &[]),
             ("one is new", vec![(&one, native), (&bare, native)], vec![], &left(&[link(7, 42)], &[]), &[]),

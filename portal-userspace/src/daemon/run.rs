@@ -14,12 +14,12 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
-    garden::WalledGarden,
+    garden::{self, WalledGarden},
     preflight, privilege,
     signals::Signals,
     tasks::{renew_secrets, responder_counters},
     watch as watcher,
-    zones::{Parts, ZoneManager, ZoneSetup},
+    zones::{BoundZone, Parts, ZoneManager, ZoneSetup},
 };
 use crate::{
     config::Config,
@@ -108,18 +108,7 @@ impl Setup {
         let Self { config, config_path, zones } = self;
         let group = ControlSocket::group(config.control.group.as_ref())?;
         let socket = ControlSocket::bind(config.paths.socket.as_path(), group.as_ref())?;
-        let shared: Vec<bool> = zones
-            .iter()
-            .map(|zone| zones.iter().any(|other| other.name() != zone.name() && zone.shares_listener(other).is_some()))
-            .collect();
-        let mut bound = Vec::new();
-        for (zone, shared) in zones.into_iter().zip(shared) {
-            if !zone.port.up {
-                let interface = &zone.port.name;
-                warn!(interface, "the interface is down; bring it up with `ip link set {interface} up`");
-            }
-            bound.push(zone.bind(shared).await?);
-        }
+        let bound = bind(zones).await?;
 
         // Then what only the kernel can refuse: the programs and the sockets.
         pins.clear(&survey)?;
@@ -128,8 +117,10 @@ impl Setup {
         let log = gate.take_log();
         let store = Arc::new(SessionStore::over(maps.sessions, maps.clients, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
+        let events = EventHub::default();
         let tables = Arc::new(Mutex::new(maps.zones));
-        let garden = Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers)?);
+        let observer = garden::told_to(events.clone(), Arc::clone(&store));
+        let garden = Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers, observer)?);
         let manager = Arc::new(ZoneManager::new(Parts {
             config_path,
             limits: config.limits,
@@ -151,23 +142,10 @@ impl Setup {
             Ok(log) => drop(tokio::spawn(log)),
             Err(e) => warn!(error = format!("{e:#}"), "what the gate has to say will not be in this log"),
         }
-        for zone in manager.list().await.iter().filter(|zone| zone.attached) {
-            info!(
-                zone = zone.name,
-                interface = zone.interface,
-                vlan = zone.vlan,
-                mode = zone.xdp_mode,
-                queues = zone.queues,
-                program = manager.program_id(),
-                login = zone.url_v4,
-                login_v6 = zone.url_v6,
-                "the gate is closed"
-            );
-        }
+        tell_closed(&manager).await;
         info!(socket = %socket.path().display(), "the control socket listens");
 
         let (stop, stopped) = watch::channel(false);
-        let events = EventHub::default();
         let switching = Arc::clone(&manager);
         let captures = Captures::new(CapturedClients::new(maps.captured, move |zone, on| {
             switching.configure(zone, |config| config.with_capturing(on))
@@ -190,7 +168,7 @@ impl Setup {
             access: Access::new(group),
             started,
             zones: manager.clone(),
-            garden: None,
+            garden: Some(Arc::<WalledGarden>::clone(manager.garden())),
             explainer: Arc::new(manager.explainer(Arc::clone(&keys))),
             events,
             captures,
@@ -216,6 +194,40 @@ impl Setup {
             info!("portald ends; the gate stays: guests stay in, strangers stay out");
         }
         cause
+    }
+}
+
+/// Makes every network's login page listen.
+async fn bind(zones: Vec<ZoneSetup>) -> Result<Vec<BoundZone>> {
+    let shared: Vec<bool> = zones
+        .iter()
+        .map(|zone| zones.iter().any(|other| other.name() != zone.name() && zone.shares_listener(other).is_some()))
+        .collect();
+    let mut bound = Vec::new();
+    for (zone, shared) in zones.into_iter().zip(shared) {
+        if !zone.port.up {
+            let interface = &zone.port.name;
+            warn!(interface, "the interface is down; bring it up with `ip link set {interface} up`");
+        }
+        bound.push(zone.bind(shared).await?);
+    }
+    Ok(bound)
+}
+
+/// Says which networks are guarded.
+async fn tell_closed(manager: &ZoneManager) {
+    for zone in manager.list().await.iter().filter(|zone| zone.attached) {
+        info!(
+            zone = zone.name,
+            interface = zone.interface,
+            vlan = zone.vlan,
+            mode = zone.xdp_mode,
+            queues = zone.queues,
+            program = manager.program_id(),
+            login = zone.url_v4,
+            login_v6 = zone.url_v6,
+            "the gate is closed"
+        );
     }
 }
 

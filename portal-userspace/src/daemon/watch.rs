@@ -267,7 +267,7 @@ mod tests {
         let config = Config::parse(&format!("[guest]\ninterface = \"eth1\"\n{rest}"), Path::new("test")).unwrap();
         let written = config.zones().remove(0);
         let effective = written.resolve(&guest()).unwrap();
-        ZoneSetup { written, effective, port: guest(), network: guest(), answers: test_answers() }
+        ZoneSetup { written, effective, port: guest(), network: guest(), local: Vec::new(), answers: test_answers() }
     }
 
     #[test]

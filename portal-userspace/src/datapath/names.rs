@@ -94,11 +94,14 @@ fn assign(present: &[Name], wanted: &[&str]) -> Result<Numbering> {
 mod tests {
     use super::*;
 
+    /// (sentence, the names that are wanted, their numbers, the retired numbers)
+    type Case = (&'static str, &'static [&'static str], &'static [u16], &'static [u16]);
+
     #[test]
     fn a_zone_keeps_its_number_and_a_new_one_never_gets_one_that_is_in_use() {
         let mut names = ZoneNames::create().unwrap();
         let zones = |numbers: &[u16]| numbers.iter().map(|n| Zone::new(*n)).collect::<Vec<_>>();
-        let table: [(&str, &[&str], &[u16], &[u16]); 6] = [
+        let table: [Case; 6] = [
             ("the first start", &["guest"], &[0], &[]),
             ("one more, in front", &["lobby", "guest"], &[1, 0], &[]),
             ("another order, and one more", &["guest", "staff", "lobby"], &[0, 2, 1], &[]),

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rtnetlink::packet_route::{
-    address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
+    address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
 };
 use serde::{Deserialize, Serialize};
@@ -178,17 +178,7 @@ impl Interface {
                     .attributes
                     .iter()
                     .any(|a| matches!(a, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed)));
-            // IFA_ADDRESS is the peer's where there is an IFA_LOCAL.
-            let local = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let address = local.or_else(|| {
-                message.attributes.iter().find_map(|a| match a {
-                    AddressAttribute::Address(address) => Some(*address),
-                    _ => None,
-                })
-            });
+            let address = local_address(&message);
             match address {
                 // Another station has it.
                 Some(_) if failed => {}
@@ -201,6 +191,26 @@ impl Interface {
         }
         Ok(())
     }
+}
+
+/// Every address of this machine in this network namespace, of all interfaces.
+pub async fn local_addresses() -> Result<Vec<IpAddr>, NetError> {
+    let messages = ask(|h| h.address().get().execute()).await?;
+    Ok(messages.iter().filter_map(local_address).collect())
+}
+
+fn local_address(message: &AddressMessage) -> Option<IpAddr> {
+    // IFA_ADDRESS is the peer's where there is an IFA_LOCAL.
+    let local = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    local.or_else(|| {
+        message.attributes.iter().find_map(|a| match a {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    })
 }
 
 fn attached(xdp: &[LinkXdp]) -> Vec<AttachedXdp> {

@@ -37,7 +37,7 @@ pub async fn sweep_regularly(sessions: Arc<SessionStore>, stop: watch::Receiver<
         match swept.await {
             Ok(Ok((0, 0))) => {}
             Ok(Ok((removed, released))) => {
-                tracing::debug!(removed, released, "sessions that are over, and addresses of nobody, removed")
+                tracing::debug!(removed, released, "sessions that are over, and addresses of nobody, removed");
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot remove sessions that are over; they let nothing through, but take places");

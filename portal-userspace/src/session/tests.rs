@@ -211,11 +211,14 @@ async fn expired_sessions_go_within_a_minute() {
     task.await.unwrap();
 }
 
+/// What the gate writes into a session's state.
+type Write<'w> = &'w dyn Fn(&mut ClientState<u64>);
+
 #[test]
 fn a_session_is_over_when_its_quota_is_spent_or_its_client_silent() {
     let service = limited(8, "8h", "quota = \"1kB\"\nidle = \"10s\"\nrate_up = \"1mbit\"\n");
     let second = 1_000_000_000;
-    let table: [(&str, &dyn Fn(&mut ClientState<u64>), bool); 5] = [
+    let table: [(&str, Write<'_>, bool); 5] = [
         ("a new one", &|_| (), true),
         ("exactly its quota", &|state| state.quota_used = 1000, true),
         ("a byte more", &|state| state.quota_used = 1001, false),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use etherparse::{EtherType, LinkExtSlice, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 /// An IP packet.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub struct Facts {
     pub vlans: Vec<u16>,
     /// What the tags enclose.
     pub ether_type: u16,
-    /// The IP packet, if it is a whole one.
+    /// The IP packet, if it has a whole header.
     pub packet: Option<Packet>,
 }
 
@@ -69,27 +69,24 @@ impl Facts {
             vlans.push(u16::from_be_bytes(*control) & 0xfff);
             rest = after;
         };
-        let is_ip = matches!(ether_type, 0x0800 | 0x86dd);
-        let packet = if is_ip {
-            SlicedPacket::from_ether_type(EtherType(ether_type), rest).ok().as_ref().and_then(packet)
-        } else {
-            None
-        };
+        let packet = matches!(ether_type, 0x0800 | 0x86dd)
+            .then(|| LaxSlicedPacket::from_ether_type(EtherType(ether_type), rest))
+            .as_ref()
+            .and_then(packet);
         Some(Self { to: *to, from: *from, vlans, ether_type, packet })
     }
 }
 
-fn packet(sliced: &SlicedPacket<'_>) -> Option<Packet> {
-    debug_assert!(!sliced.link_exts.iter().any(|tag| matches!(tag, LinkExtSlice::Macsec(_))));
+fn packet(sliced: &LaxSlicedPacket<'_>) -> Option<Packet> {
     let transport = sliced.transport.as_ref().and_then(|transport| match transport {
         TransportSlice::Tcp(tcp) => Some(Transport::Tcp { port: tcp.destination_port(), rst: tcp.rst() }),
         TransportSlice::Udp(udp) => Some(Transport::Udp(udp.source_port(), udp.destination_port())),
         TransportSlice::Icmpv4(icmp) => Some(Transport::Icmp(icmp.type_u8())),
         TransportSlice::Icmpv6(icmp) => Some(Transport::Icmp(icmp.type_u8())),
-        _ => None,
+        TransportSlice::Igmp(_) => None,
     });
     Some(match sliced.net.as_ref()? {
-        NetSlice::Ipv4(ip) => Packet {
+        LaxNetSlice::Ipv4(ip) => Packet {
             source: ip.header().source_addr().into(),
             destination: ip.header().destination_addr().into(),
             hop_limit: ip.header().ttl(),
@@ -97,7 +94,7 @@ fn packet(sliced: &SlicedPacket<'_>) -> Option<Packet> {
             length: ip.header().total_len().into(),
             transport,
         },
-        NetSlice::Ipv6(ip) => Packet {
+        LaxNetSlice::Ipv6(ip) => Packet {
             source: ip.header().source_addr().into(),
             destination: ip.header().destination_addr().into(),
             hop_limit: ip.header().hop_limit(),
@@ -105,6 +102,6 @@ fn packet(sliced: &SlicedPacket<'_>) -> Option<Packet> {
             length: 40 + usize::from(ip.header().payload_length()),
             transport,
         },
-        NetSlice::Arp(_) => return None,
+        LaxNetSlice::Arp(_) => return None,
     })
 }

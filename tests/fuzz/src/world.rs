@@ -17,15 +17,16 @@ pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 /// The station whose frames most inputs are.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 
-const GATEWAY: [Address; 2] = [v4([192, 0, 2, 1]), v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])];
-const RESOLVERS: [Address; 2] = [v4([192, 0, 2, 53]), v6([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x53])];
+const GATEWAY: [Address; 2] = [v4([192, 0, 2, 1]), v6(1)];
+const RESOLVERS: [Address; 2] = [v4([192, 0, 2, 53]), v6(0x53)];
 
 const fn v4(octets: [u8; 4]) -> Address {
     Address::v4(octets)
 }
 
-const fn v6([a, b, c, d, e, f, g, h]: [u16; 8]) -> Address {
-    Address::v6(Ipv6Addr::new(a, b, c, d, e, f, g, h).octets())
+/// This host of 2001:db8::/64.
+const fn v6(host: u16) -> Address {
+    Address::v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).octets())
 }
 
 /// Whether the one client has a session.

@@ -1,7 +1,11 @@
 //! The real clients that ask for pages.
 
 pub mod browser;
+pub mod flood;
 pub mod http;
+pub mod iodine;
+pub mod iperf;
 pub mod load;
 pub mod network_manager;
+pub mod webdriver;
 pub mod wrk;

@@ -326,9 +326,10 @@ fn members() -> Vec<Row> {
         refused("a guest whose session expired is a stranger", by(EXPIRED, v4(any_udp()))),
         refused("a guest whose session expired is a stranger over IPv6", by(EXPIRED, v6(any_udp()))),
         refused("a guest that was silent for too long is a stranger", by(IDLE, v4(any_udp()))),
-        refused("a guest with a session is a stranger in another zone", {
-            Frame { tags: vec![(0x88a8, 100), (0x8100, 20)], ..by_guest(v4(any_udp())) }
-        }),
+        refused(
+            "a guest with a session is a stranger in another zone",
+            Frame { tags: vec![(0x88a8, 100), (0x8100, 20)], ..by_guest(v4(any_udp())) },
+        ),
         drop(
             "a guest that sends faster than its limit",
             sent_from([192, 0, 2, 54], [0; 16], by(FAST, v4(any_udp()))),
@@ -402,9 +403,10 @@ fn members() -> Vec<Row> {
             sent_from(RESOLVER_V4, RESOLVER_V6, v4(udp(53, 40_000, 64))),
             R::GatewayAddress,
         ),
-        refused("where addresses are strict, one too many makes a guest a stranger", {
-            vlan(10, sent_from([192, 0, 2, 70], [0; 16], by(SETTLED, v4(any_udp()))))
-        }),
+        refused(
+            "where addresses are strict, one too many makes a guest a stranger",
+            vlan(10, sent_from([192, 0, 2, 70], [0; 16], by(SETTLED, v4(any_udp())))),
+        ),
         pass(
             "its first addresses stay its own",
             vlan(10, sent_from(SETTLED_V4, [0; 16], by(SETTLED, v4(any_udp())))),
@@ -415,9 +417,10 @@ fn members() -> Vec<Row> {
             vlan(30, sent_from(OWNED_V4, OWNED_V6, by(FREE, v6(any_udp())))),
             R::Authorized,
         ),
-        refused("there a stranger with a guest's address is a stranger like any", {
-            vlan(30, sent_from(OWNED_V4, OWNED_V6, v4(any_udp())))
-        }),
+        refused(
+            "there a stranger with a guest's address is a stranger like any",
+            vlan(30, sent_from(OWNED_V4, OWNED_V6, v4(any_udp()))),
+        ),
     ]
 }
 

@@ -109,11 +109,14 @@ pub const SPENDTHRIFT: Zone = Zone::new(5);
 /// VLAN 70: nobody has filled its configuration.
 pub const UNFILLED: Zone = Zone::new(6);
 
+/// The VLAN of [`SHADOW`].
+pub const SHADOW_VLAN: u16 = 20;
+
 /// VLAN ids of the zones, outer and inner.
 const PLACES: [(Zone, u16, u16); 7] = [
     (LEARN, 0, 0),
     (STRICT, 10, 0),
-    (SHADOW, 20, 0),
+    (SHADOW, SHADOW_VLAN, 0),
     (UNCHECKED, 30, 0),
     (NESTED, 100, 20),
     (SPENDTHRIFT, 60, 0),
@@ -271,21 +274,25 @@ impl Setting {
     }
 }
 
-fn policy(attachment: Attachment, zone: Zone) -> ZonePolicy {
+/// What applies to a zone.
+pub fn config_of(zone: Zone) -> GateConfig {
     let config = Class::ALL.iter().fold(GateConfig::new(GATEWAY_MAC), |config, class| {
         config.with_limit(*class, if zone == SPENDTHRIFT { Limit::NOTHING } else { Limit::NONE })
     });
-    let config = match zone {
+    match zone {
         STRICT => config.with_https(HttpsPolicy::Alert).with_strictness(Strictness::Strict).with_garden(true, true),
         SHADOW => config.with_shadow(true),
         UNCHECKED => config.with_https(HttpsPolicy::Drop).with_strictness(Strictness::Off),
         _ => config,
-    };
+    }
+}
+
+fn policy(attachment: Attachment, zone: Zone) -> ZonePolicy {
     let both = |v4: [u8; 4], v6: [u8; 16]| vec![IpAddr::from(v4), IpAddr::from(v6)];
     ZonePolicy {
         zone,
         attachment,
-        config,
+        config: config_of(zone),
         gateway: both(GATEWAY_V4, GATEWAY_V6),
         resolvers: [both(GATEWAY_V4, GATEWAY_V6), both(RESOLVER_V4, RESOLVER_V6)].concat(),
         listeners: both(GATEWAY_V4, GATEWAY_V6).into_iter().map(|address| (address, 8080).into()).collect(),

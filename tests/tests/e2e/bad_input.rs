@@ -159,7 +159,7 @@ fn a_full_client_map_refuses_the_next_and_keeps_the_others() -> Result<()> {
 #[test]
 fn whatever_comes_on_port_80_gets_its_fixed_answer() -> Result<()> {
     let lab = lab()?;
-    let mut portald = Portald::start(&lab, &Settings::default())?;
+    let mut portald = Portald::start_without_budgets(&lab)?;
     let gate = &portalctl_json(&lab, &["status"])?["gate"];
     let url = |name: &str| gate[name].as_str().with_context(|| format!("no {name} in {gate}"));
     let answers = Answers::new(url("url_v4")?, url("url_v6")?)?;

@@ -1,8 +1,10 @@
 //! What more than one test expects.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, TcpStream},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -87,4 +89,16 @@ pub(crate) fn the_511(lab: &Lab, site: IpAddr) -> Result<Vec<u8>> {
 pub(crate) fn program(lab: &Lab) -> Result<u64> {
     let json: Value = serde_json::from_str(&sh(&format!("ip -n {} -j link show dev guest0", lab.gateway.name()))?)?;
     json[0]["xdp"]["prog"]["id"].as_u64().with_context(|| format!("no program: {json}"))
+}
+
+/// What is pinned in the directory or below, if it is there.
+pub(crate) fn pins(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if directory.exists() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() { found.extend(pins(&path)?) } else { found.push(path) }
+        }
+    }
+    Ok(found)
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Result;
 use portal_lab::{
-    Portald, Settings,
+    Portald,
     addresses::SITES,
     clients::{load, wrk::run_wrk},
 };
@@ -22,7 +22,7 @@ const BY_BYTES: [u64; 2] = [1_000_000, 200_000];
 #[test]
 fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
     let lab = lab_alone()?;
-    let _portald = Portald::start(&lab, &Settings::default())?;
+    let _portald = Portald::start_without_budgets(&lab)?;
     for (site, url, requests) in
         [(SITES[0], "http://198.51.100.80/", BY_WRK_V4), (SITES[1], "http://[2001:db8:2::80]/", BY_WRK_V6)]
     {
@@ -46,7 +46,7 @@ fn a_million_requests_get_a_million_exact_responses() -> Result<()> {
 #[test]
 fn raw_responses_are_the_same_bytes_and_then_the_end() -> Result<()> {
     let lab = lab_alone()?;
-    let _portald = Portald::start(&lab, &Settings::default())?;
+    let _portald = Portald::start_without_budgets(&lab)?;
     for (site, count) in SITES.into_iter().zip(BY_BYTES) {
         let expected = the_511(&lab, site)?;
         let tally = load::run(&lab.guest, SocketAddr::new(site, 80), REQUEST, &expected, count, 8)?;

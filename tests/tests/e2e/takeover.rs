@@ -1,11 +1,6 @@
 //! A start that is refused changes nothing.
 
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{net::TcpListener, time::Duration};
 
 use anyhow::{Context as _, Result};
 use portal_lab::{
@@ -16,7 +11,7 @@ use portal_lab::{
 };
 
 use crate::{
-    expect::{a_guest, a_stranger, done, program},
+    expect::{a_guest, a_stranger, done, pins, program},
     turn::lab,
 };
 
@@ -68,16 +63,4 @@ fn a_refused_first_start_leaves_nothing() -> Result<()> {
     // The same places, and an interface that can be guarded.
     let _portald = Portald::start(&lab, &Settings::default())?;
     a_stranger(&lab.guest)
-}
-
-/// What is pinned in the directory or below, if it is there.
-fn pins(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    if directory.exists() {
-        for entry in fs::read_dir(directory)? {
-            let path = entry?.path();
-            if path.is_dir() { found.extend(pins(&path)?) } else { found.push(path) }
-        }
-    }
-    Ok(found)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use portal_lab::Lab;
+use portal_lab::{Lab, Options};
 
 static TURN: RwLock<()> = RwLock::new(());
 
@@ -24,15 +24,25 @@ pub(crate) struct TestLab {
 
 /// A lab for a test that others may run beside. A test that wants two makes the second by [`Lab::new`].
 pub(crate) fn lab() -> Result<TestLab> {
+    lab_with(Options::default())
+}
+
+/// A lab that differs, for a test that others may run beside.
+pub(crate) fn lab_with(options: Options) -> Result<TestLab> {
     // A failed test is no reason for the next to fail.
     let turn = Turn::Shared(TURN.read().unwrap_or_else(PoisonError::into_inner));
-    Ok(TestLab { lab: Lab::new()?, _turn: turn })
+    Ok(TestLab { lab: Lab::with(options)?, _turn: turn })
 }
 
 /// A lab for a test that nothing may run beside.
 pub(crate) fn lab_alone() -> Result<TestLab> {
+    lab_alone_with(Options::default())
+}
+
+/// A lab that differs, for a test that nothing may run beside.
+pub(crate) fn lab_alone_with(options: Options) -> Result<TestLab> {
     let turn = Turn::Alone(TURN.write().unwrap_or_else(PoisonError::into_inner));
-    Ok(TestLab { lab: Lab::new()?, _turn: turn })
+    Ok(TestLab { lab: Lab::with(options)?, _turn: turn })
 }
 
 impl Deref for TestLab {

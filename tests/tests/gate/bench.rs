@@ -1,6 +1,6 @@
 //! The gate under test: the loaded programs and the same decision on the host, over the same tables.
 
-use std::{collections::BTreeMap, os::fd::AsRawFd as _, process::Command};
+use std::{collections::BTreeMap, os::fd::AsRawFd as _, process::Command, sync::atomic::Ordering};
 
 use aya::{
     maps::{HashMap, Map, MapData, MapInfo},
@@ -14,7 +14,8 @@ use portal_common::{
     event::RELAYED_MARK,
     frame::MAX_REDIRECTED_LEN,
     host::HostTables,
-    tables::{ClientKey, Counters, GateConfig, MAX_ZONES, UNZONED_ROW, Zone},
+    meter::Load,
+    tables::{Bindings, ClientKey, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedAddress, Strictness, UNZONED_ROW, Zone},
 };
 use portal_lab::verdicts::{
     frames::Cookies,
@@ -119,6 +120,32 @@ impl Bench {
     pub(crate) fn configure(&mut self, zone: Zone, config: GateConfig) {
         self.maps.zones.configure(zone, config).expect("the slot is there");
         self.host.configs.insert(zone, config);
+    }
+
+    /// Makes sessions that have as many addresses as there can be forget them all, where one more would displace any: by the clock, which the kernel
+    /// and the host read one after the other.
+    pub(crate) fn forget_learned(&mut self) {
+        for (client, session) in &self.host.sessions {
+            let slot = session.slot();
+            let state = &self.host.states[slot as usize];
+            let learns = self.host.configs[&client.zone()].strictness() == Strictness::Learn;
+            if !learns || plain(state).bindings.iter().count() < MAX_BINDINGS {
+                continue;
+            }
+            let mut kernel = self.maps.clients.read(slot).expect("it is readable");
+            for address in kernel.bindings.iter() {
+                let address = OwnedAddress::new(client.zone(), address);
+                self.maps.owners.release(&address, *client).expect("it is writable");
+                if self.host.owners.borrow().get(&address) == Some(client) {
+                    self.host.owners.borrow_mut().remove(&address);
+                }
+            }
+            kernel.bindings = Bindings::default();
+            self.maps.clients.write(slot, kernel).expect("it is writable");
+            for word in state.bindings.addresses.iter().flatten() {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Runs a frame that is made for the time of the run through all three.
@@ -237,15 +264,13 @@ impl Bench {
             skb[MARK_AT..MARK_AT + 4].copy_from_slice(&RELAYED_MARK.to_ne_bytes());
         }
         self.host.now_ns = clock::now_ns();
-        let departure = Departure { vlan: 0, wire_len: frame.len() as u64, relayed };
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed };
         let mut case = Case::EMPTY;
         let verdict = outbound(frame, &self.host, departure, &mut case);
         self.host.settle();
         let host = match verdict.decision {
             Outbound::Pass | Outbound::Metered => Departed { passed: true, counted: Vec::new() },
-            Outbound::Drop(reason) => {
-                Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] }
-            }
+            Outbound::Drop(reason) => Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] },
             Outbound::Hold => Departed { passed: false, counted: Vec::new() },
         };
         let mut options = TestRunOptions::new();
@@ -292,9 +317,9 @@ impl Bench {
     fn map(&mut self, name: &str) -> MapData {
         let info = self.gate.program().expect("it is there").info().expect("the kernel tells");
         let ids = info.map_ids().expect("the kernel tells").expect("Linux 4.15 and later tell");
-        let id = ids.into_iter().find(|id| {
-            MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name)
-        });
+        let id = ids
+            .into_iter()
+            .find(|id| MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name));
         MapData::from_id(id.expect("the gate has this map")).expect("it can be opened")
     }
 }
@@ -322,7 +347,7 @@ fn sorted<T: Ord>(rows: impl Iterator<Item = T>) -> Vec<T> {
 }
 
 /// An action by XDP's number (`enum xdp_action`).
-fn action(number: u32) -> Action {
+pub(crate) fn action(number: u32) -> Action {
     match number {
         1 => Action::Drop,
         2 => Action::Pass,
@@ -330,11 +355,6 @@ fn action(number: u32) -> Action {
         4 => Action::Redirect,
         other => panic!("the program returned {other}"),
     }
-}
-
-/// Where a zone counts.
-pub(crate) fn row_of(zone: Zone, shadow: bool) -> u32 {
-    Counters::row(zone, shadow)
 }
 
 #[expect(

@@ -1,4 +1,9 @@
-//! The gate, without a network: the loaded programs under BPF_PROG_TEST_RUN, beside the same decision on the host.
+//! The gate, without a network: the loaded programs under BPF_PROG_TEST_RUN, beside the same decision on the host. And with one: over a wire.
 
 mod bench;
+mod differential;
+mod docs;
+mod reply;
 mod verdicts;
+mod verifier;
+mod wire;

@@ -243,18 +243,17 @@ impl ZoneManager {
         check_together(&together)?;
         preflight::destinations(&together)?;
         preflight::interface(&setup)?;
-        match ports.open.iter().find(|port| port.interface.index == setup.port.index) {
-            Some(port) => anyhow::ensure!(
+        if let Some(port) = ports.open.iter().find(|port| port.interface.index == setup.port.index) {
+            anyhow::ensure!(
                 port.mode == setup.effective.zone.xdp_mode,
                 "the gate runs on {} in {} mode, and `xdp_mode` says otherwise",
                 port.interface.name,
                 port.mode
-            ),
-            None => {
-                let survey = self.pins.directory().survey(self.limits.clients.get())?;
-                let others: Vec<&Interface> = ports.open.iter().map(|port| &port.interface).collect();
-                preflight::leftovers(&[(&setup.port, setup.effective.zone.xdp_mode)], &others, &survey)?;
-            }
+            );
+        } else {
+            let survey = self.pins.directory().survey(self.limits.clients.get())?;
+            let others: Vec<&Interface> = ports.open.iter().map(|port| &port.interface).collect();
+            preflight::leftovers(&[(&setup.port, setup.effective.zone.xdp_mode)], &others, &survey)?;
         }
         setup.bind(false).await
     }
@@ -426,7 +425,8 @@ impl ZoneManager {
                 .find(|z| z.page_ended())
                 .map(|z| format!("the login page of `{}` ended by itself", z.name()))
         };
-        let garden = || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
+        let garden =
+            || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
         responder.or_else(page).or_else(garden)
     }
 
@@ -459,7 +459,11 @@ impl ZoneManager {
     }
 }
 
-/// The gateway's addresses on these networks.
+/// The gateway's addresses, on the guest networks and elsewhere.
 fn own_addresses(zones: &[&ZoneSetup]) -> Vec<std::net::IpAddr> {
-    zones.iter().flat_map(|zone| zone.network.addresses()).collect()
+    let all: std::collections::BTreeSet<_> = zones.iter().flat_map(|zone| &zone.local).copied().collect();
+    all.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! A guest network as its configuration and the machine say, before anything is touched.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use portal_common::tables::Attachment;
@@ -8,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     config::{Config, Effective, ZoneConfig},
-    net::Interface,
+    net::{Interface, local_addresses},
     responder::{Policy, answers::Answers, probes::Probes},
     web,
 };
@@ -24,6 +27,8 @@ pub(crate) struct ZoneSetup {
     pub(crate) port: Interface,
     /// The interface with the gateway's addresses and the neighbours.
     pub(crate) network: Interface,
+    /// Every address of this machine as the network was set up.
+    pub(crate) local: Vec<IpAddr>,
     /// What its clients' requests are answered with.
     pub(crate) answers: Arc<Policy>,
 }
@@ -53,7 +58,7 @@ impl ZoneSetup {
             answers: Answers::new(effective.url_v4.as_str(), effective.url_v6.as_str())?,
             probes: Probes::new(config.probes.iter().cloned()),
         };
-        Ok(Self { written, effective, port, network, answers: Arc::new(answers) })
+        Ok(Self { written, effective, port, network, local: local_addresses().await?, answers: Arc::new(answers) })
     }
 
     /// Its name.

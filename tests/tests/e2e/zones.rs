@@ -1,0 +1,108 @@
+//! Two guest networks on one daemon, each with its own policy; and shadow mode.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use portal_lab::{
+    Lab, Namespace, Portald, Settings,
+    addresses::{
+        GUEST_MAC, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6, SECOND_INTERFACE, VISITOR_MAC,
+    },
+    clients::http::{self, Family},
+    portald::{config_text, portalctl_json},
+};
+
+use crate::{
+    expect::{a_guest, a_stranger, done},
+    turn::lab,
+};
+
+const PROBE: &str = "http://connectivitycheck.gstatic.com/generate_204";
+const SECURE_SITE: &str = "https://www.example.com/";
+const SECOND_TITLE: &str = "The second network";
+
+/// Two networks, of which the second differs.
+fn two_networks(lab: &Lab) -> String {
+    format!(
+        "{}\n[[zone]]\nname = \"second\"\ninterface = \"{SECOND_INTERFACE}\"\nhttps = \"drop\"\n\
+         [zone.portal]\ntitle = \"{SECOND_TITLE}\"\n",
+        config_text(lab, &Settings::default())
+    )
+}
+
+/// Where a phone's probe is sent.
+fn portal_of(client: &Namespace, family: Family) -> Result<String> {
+    let response = http::get(client, family, PROBE)?;
+    ensure!(response.status == 302, "{}", response.summary());
+    Ok(response.header("location").context("no Location")?.to_owned())
+}
+
+#[test]
+fn two_networks_have_their_own_policy_portal_and_sessions() -> Result<()> {
+    let mut lab = lab()?;
+    let visitor = lab.add_second_network()?;
+    let mut portald = Portald::start_with(&lab, &two_networks(&lab), &[])?;
+    for client in [&lab.guest, &visitor] {
+        a_stranger(client)?;
+    }
+    assert_eq!(portal_of(&lab.guest, Family::V4)?, PORTAL_URL);
+    assert_eq!(portal_of(&visitor, Family::V4)?, format!("http://{SECOND_GATEWAY_V4}:{PORTAL_PORT}/"));
+    assert_eq!(portal_of(&visitor, Family::V6)?, format!("http://[{SECOND_GATEWAY_V6}]:{PORTAL_PORT}/"));
+    for family in Family::ALL {
+        // curl(1): 7 is a connection that was refused, 28 a timeout.
+        for (client, code) in [(&lab.guest, 7), (&visitor, 28)] {
+            let output = http::curl(client, &["-k", family.option(), "--max-time", "2", SECURE_SITE])?;
+            ensure!(output.code == Some(code), "{family:?}, {}: {output:?}", client.name());
+        }
+    }
+
+    // A login is for one network.
+    assert_eq!(http::log_in(&lab.guest, PORTAL_URL)?.status, 200);
+    a_guest(&lab.guest)?;
+    a_stranger(&visitor)?;
+    let page = portal_of(&visitor, Family::V4)?;
+    let response = http::request(&visitor, &[&page])?;
+    ensure!(response.body.contains(SECOND_TITLE), "{}", response.body);
+    assert_eq!(http::log_in(&visitor, &page)?.status, 200);
+    a_guest(&visitor)?;
+    let clients = portalctl_json(&lab, &["clients", "list"])?;
+    let zones: Vec<_> = clients["clients"].as_array().context("no clients")?.iter().map(|c| &c["zone"]).collect();
+    assert_eq!(zones, ["guest", "second"], "{clients}");
+
+    // Not even where the other network's guest is in this one.
+    visitor.ip(&format!("link set eth0 address {GUEST_MAC}"))?;
+    a_stranger(&visitor)?;
+    visitor.ip(&format!("link set eth0 address {VISITOR_MAC}"))?;
+    a_guest(&visitor)?;
+
+    // All of this outlives the daemon.
+    assert!(portald.stop(Duration::from_secs(5))?.success());
+    a_guest(&visitor)?;
+    portald.restart(&lab)?;
+    a_guest(&lab.guest)?;
+    a_guest(&visitor)
+}
+
+#[test]
+fn in_shadow_mode_everything_passes_and_is_counted() -> Result<()> {
+    let lab = lab()?;
+    let config = config_text(&lab, &Settings::default());
+    let mut portald = Portald::start_with(&lab, &config.replace("[portal]\n", "shadow = true\n\n[portal]\n"), &[])?;
+    a_guest(&lab.guest)?;
+    let drops = portalctl_json(&lab, &["drops", "--all"])?;
+    let zones = drops["zones"].as_array().with_context(|| format!("no zones: {drops}"))?;
+    let shadow = zones.iter().find(|zone| zone["shadow"] == true).with_context(|| format!("no shadow: {drops}"))?;
+    let count = |name: &str| {
+        let rows = shadow["reasons"].as_array().map(Vec::as_slice).unwrap_or_default();
+        rows.iter().find(|row| row["name"] == name).and_then(|row| row["packets"].as_u64()).unwrap_or_default()
+    };
+    // A SYN of each IP version would have been answered.
+    ensure!(count("http_handshake") >= 2, "{shadow}");
+    assert!(portald.stop(Duration::from_secs(5))?.success());
+
+    // Switched on, and off again.
+    let _portald = Portald::start_with(&lab, &config, &[])?;
+    a_stranger(&lab.guest)?;
+    done(&lab, &["allow", GUEST_MAC])?;
+    a_guest(&lab.guest)
+}
