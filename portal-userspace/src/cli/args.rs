@@ -197,6 +197,21 @@ pub(super) struct FrameArgs {
 }
 
 impl FrameArgs {
+    /// Whether one of them is given that has no default.
+    pub(super) fn is_given(&self) -> bool {
+        let Self { src, dst, sport, dport, flags, icmp_type, vlan, dst_mac, data, payload_hex, .. } = self;
+        src.is_some()
+            || dst.is_some()
+            || sport.is_some()
+            || dport.is_some()
+            || flags.is_some()
+            || icmp_type.is_some()
+            || vlan.is_some()
+            || dst_mac.is_some()
+            || data.is_some()
+            || payload_hex.is_some()
+    }
+
     /// The frame that this client sends; in this VLAN, where no other is named.
     pub(super) fn spec(&self, mac: AnyMac, vlan: &Vlans) -> FrameSpec {
         let data = self.data.as_ref().map(|text| &text.0).or(self.payload_hex.as_ref().map(|hex| &hex.0));

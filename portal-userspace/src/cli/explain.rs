@@ -32,6 +32,10 @@ const REQUEST_DIGITS: usize = 4 * 1024 * 1024;
 const ADDRESSES: u32 = 4_096;
 
 pub(super) async fn run(client: &Client, args: &ExplainArgs, json: bool) -> Result<(), Failure> {
+    if args.mac.is_none() && args.frame.is_given() {
+        let message = "a frame is built from flags with --mac, and then neither given in hexadecimal nor in a file\n";
+        return Err(Failure::Usage(Cli::command().error(clap::error::ErrorKind::ArgumentConflict, message)));
+    }
     let frames = match (args.mac, &args.file) {
         (Some(mac), _) => vec![build(client, args, mac).await?],
         (None, Some(path)) => from_file(path)?,

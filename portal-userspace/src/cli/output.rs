@@ -100,22 +100,26 @@ pub(super) fn clients(list: &ClientList) -> String {
     // The only zone needs no name.
     let zones = list.clients.iter().any(|view| view.zone != list.clients[0].zone);
     let zone = zones.then_some("ZONE");
-    table.set_header(["CLIENT"].into_iter().chain(zone).chain(["ONLINE", "LEFT", "SEEN", "UP", "DOWN", "ADDRESSES"]));
+    table.set_header(["CLIENT"].into_iter().chain(zone).chain(["ONLINE", "LEFT", "SEEN", "UP", "DOWN"]));
+    // A line for each, so that the addresses fit beneath.
+    table.set_content_arrangement(ContentArrangement::Disabled);
     for view in &list.clients {
         let mut row = vec![view.mac.to_string()];
         row.extend(zones.then(|| view.zone.clone()));
-        row.extend([
-            spoken(view.online_seconds),
-            left(view),
-            seen(view),
-            bytes(view.up.bytes),
-            bytes(view.down.bytes),
-            addresses(view),
-        ]);
+        row.extend([spoken(view.online_seconds), left(view), seen(view), bytes(view.up.bytes), bytes(view.down.bytes)]);
         table.add_row(row);
     }
     let shift = usize::from(zones);
-    print(table, &[4 + shift, 5 + shift])
+    let rows = print(table, &[4 + shift, 5 + shift]);
+    let mut lines = rows.lines();
+    let mut text = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, view) in lines.zip(&list.clients) {
+        writeln!(text, "{line}").expect("writing to a String does not fail");
+        for address in &view.addresses {
+            writeln!(text, "  {address}").expect("writing to a String does not fail");
+        }
+    }
+    text
 }
 
 pub(super) fn client(view: &ClientView) -> String {

@@ -32,7 +32,7 @@ use crate::{
     observe::{
         capture::Captures,
         hub::EventHub,
-        kernel::{self, LostReader},
+        kernel::{self, CapturedClients, LostReader},
     },
     responder::SharedKeys,
     session::{self, SessionStore},
@@ -146,7 +146,10 @@ impl Setup {
         info!(socket = %socket.path().display(), "the control socket listens");
 
         let (stop, stopped) = watch::channel(false);
-        let captures = Captures::new(maps.captured);
+        let switching = Arc::clone(&manager);
+        let captures = Captures::new(CapturedClients::new(maps.captured, move |zone, on| {
+            switching.configure(zone, |config| config.with_capturing(on))
+        }));
         let lost = Arc::new(LostReader::new(maps.lost));
         let mut tasks = JoinSet::new();
         tasks.spawn(told(kernel::tell_events(maps.events, Arc::clone(&store), events.clone()), stopped.clone()));

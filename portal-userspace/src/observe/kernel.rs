@@ -206,13 +206,48 @@ fn read_frame(record: &[u8], wall: WallOffset) -> Option<(ClientKey, CapturedFra
     Some((ClientKey::new(zone, if outbound { to } else { from }), captured))
 }
 
-impl CapturedTable for HashMap<MapData, ClientKey, u32> {
+/// Tells the gate whether anybody in a zone is captured.
+type Switch = Box<dyn Fn(Zone, bool) -> Result<()> + Send>;
+
+/// The kernel's table of captured clients, which is only looked at in zones where there are such.
+pub struct CapturedClients {
+    map: HashMap<MapData, ClientKey, u32>,
+    switch: Switch,
+    clients: Vec<ClientKey>,
+}
+
+impl CapturedClients {
+    /// The table in this map; `switch` tells the gate whether to look at it for the frames of a zone.
+    pub fn new(
+        map: HashMap<MapData, ClientKey, u32>,
+        switch: impl Fn(Zone, bool) -> Result<()> + Send + 'static,
+    ) -> Self {
+        Self { map, switch: Box::new(switch), clients: Vec::new() }
+    }
+
+    fn is_captured_from(&self, zone: Zone) -> bool {
+        self.clients.iter().any(|client| client.zone() == zone)
+    }
+}
+
+impl CapturedTable for CapturedClients {
     fn insert(&mut self, client: ClientKey) -> Result<()> {
-        HashMap::insert(self, client, 1, 0).context("cannot add to the table of captured clients")
+        self.map.insert(client, 1, 0).context("cannot add to the table of captured clients")?;
+        if !self.is_captured_from(client.zone())
+            && let Err(error) = (self.switch)(client.zone(), true)
+        {
+            // The first error is the one to tell.
+            let _: Result<(), _> = self.map.remove(&client);
+            return Err(error);
+        }
+        self.clients.push(client);
+        Ok(())
     }
 
     fn remove(&mut self, client: ClientKey) -> Result<()> {
-        HashMap::remove(self, &client).context("cannot remove from the table of captured clients")
+        self.clients.retain(|other| *other != client);
+        self.map.remove(&client).context("cannot remove from the table of captured clients")?;
+        if self.is_captured_from(client.zone()) { Ok(()) } else { (self.switch)(client.zone(), false) }
     }
 }
 

@@ -9,3 +9,6 @@ pub mod hub;
 pub mod input;
 pub mod kernel;
 pub mod pcapng;
+
+#[cfg(test)]
+mod gate_tests;
