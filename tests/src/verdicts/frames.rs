@@ -1,6 +1,9 @@
 //! Frames, well-formed or not, from a description in fields.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt::{Arguments, Write as _},
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use portal_common::{
     checksum::Sum,
@@ -218,10 +221,10 @@ impl Frame {
         let mut words = vec![self.network.describe()];
         match &self.tags[..] {
             [] => {}
-            [(_, tag)] if tag & 0xfff == 0 => words.push("priority tag".into()),
-            [(_, tag)] => words.push(format!("VLAN {}", tag & 0xfff)),
+            [(_, tag)] if vlan_id(*tag) == 0 => words.push("priority tag".into()),
+            [(_, tag)] => words.push(format!("VLAN {}", vlan_id(*tag))),
             tags => {
-                let ids: Vec<_> = tags.iter().map(|(_, tag)| (tag & 0xfff).to_string()).collect();
+                let ids: Vec<_> = tags.iter().map(|(_, tag)| vlan_id(*tag).to_string()).collect();
                 words.push(format!("VLANs {}", ids.join(", ")));
             }
         }
@@ -360,10 +363,10 @@ impl Network {
                 let kind = if arp.operation == 1 { "request" } else { "reply" };
                 let mut text = format!("ARP {kind} of {}", Ipv4Addr::from(arp.sender));
                 if arp.hardware != 1 {
-                    text += &format!(", hardware type {}", arp.hardware);
+                    add(&mut text, format_args!(", hardware type {}", arp.hardware));
                 }
                 if arp.len < 28 {
-                    text += &format!(", {} bytes", arp.len);
+                    add(&mut text, format_args!(", {} bytes", arp.len));
                 }
                 text
             }
@@ -382,21 +385,21 @@ impl Ipv4 {
             format!("IPv4 {protocol} {} → {}{port}", Ipv4Addr::from(self.source), Ipv4Addr::from(self.destination));
         text += &details;
         if !self.options.is_empty() {
-            text += &format!(", options {:02x?}", self.options);
+            add(&mut text, format_args!(", options {:02x?}", self.options));
         }
         match (self.flags_and_offset & 0x1fff, self.flags_and_offset & 0x2000 != 0) {
             (0, false) => {}
             (0, true) => text += ", first fragment",
-            (offset, _) => text += &format!(", fragment at {}", 8 * u32::from(offset)),
+            (offset, _) => add(&mut text, format_args!(", fragment at {}", 8 * u32::from(offset))),
         }
         if self.length_error != 0 {
-            text += &format!(", total length {:+}", self.length_error);
+            add(&mut text, format_args!(", total length {:+}", self.length_error));
         }
         if self.bad_checksum {
             text += ", wrong checksum";
         }
         if let Some(first) = self.version_and_ihl {
-            text += &format!(", first byte {first:#04x}");
+            add(&mut text, format_args!(", first byte {first:#04x}"));
         }
         text
     }
@@ -410,16 +413,16 @@ impl Ipv6 {
         let mut text = format!("IPv6 {protocol} {} → {destination}{details}", Ipv6Addr::from(self.source));
         if !self.extensions.is_empty() {
             let names: Vec<_> = self.extensions.iter().map(|e| extension_name(e.protocol)).collect();
-            text += &format!(", behind {}", names.join(" + "));
+            add(&mut text, format_args!(", behind {}", names.join(" + ")));
         }
         if self.hop_limit != 64 {
-            text += &format!(", hop limit {}", self.hop_limit);
+            add(&mut text, format_args!(", hop limit {}", self.hop_limit));
         }
         if self.length_error != 0 {
-            text += &format!(", payload length {:+}", self.length_error);
+            add(&mut text, format_args!(", payload length {:+}", self.length_error));
         }
         if self.version != 6 {
-            text += &format!(", version {}", self.version);
+            add(&mut text, format_args!(", version {}", self.version));
         }
         text
     }
@@ -445,7 +448,7 @@ impl Payload {
             Self::Udp { source_port, destination_port, data, length_error } => {
                 let mut details = format!(", from port {source_port}, {data} bytes");
                 if *length_error != 0 {
-                    details += &format!(", UDP length {length_error:+}");
+                    add(&mut details, format_args!(", UDP length {length_error:+}"));
                 }
                 ("UDP".into(), format!(":{destination_port}"), details)
             }
@@ -472,14 +475,23 @@ impl Tcp {
         match self.ack {
             Ack::Number(_) => {}
             Ack::Cookie { received: 0, .. } => text += ", after our handshake",
-            Ack::Cookie { received, .. } => text += &format!(", has received {received} bytes of ours"),
+            Ack::Cookie { received, .. } => add(&mut text, format_args!(", has received {received} bytes of ours")),
         }
         if self.data > 0 {
-            text += &format!(", {} bytes", self.data);
+            add(&mut text, format_args!(", {} bytes", self.data));
         }
         if let Some(offset) = self.data_offset {
-            text += &format!(", data offset {}", offset >> 4);
+            add(&mut text, format_args!(", data offset {}", offset >> 4));
         }
         text
     }
+}
+
+fn add(text: &mut String, more: Arguments<'_>) {
+    text.write_fmt(more).expect("a string takes everything");
+}
+
+/// Of a tag's control information.
+const fn vlan_id(tag: u16) -> u16 {
+    tag % 0x1000
 }

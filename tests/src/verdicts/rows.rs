@@ -8,7 +8,12 @@ use portal_common::{
 
 use super::{
     frames::{Ack, Arp, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
-    setting::*,
+    setting::{
+        ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, EXPIRED, FAST, FORGOTTEN_V4, FREE, GARDEN_V4, GARDEN_V6,
+        GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LINK_LOCAL_V6, NAMED_V4, NAMED_V6,
+        NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4, RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6,
+        SPENT, STRANGER,
+    },
 };
 
 const FIN: u8 = 0x01;

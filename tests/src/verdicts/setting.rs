@@ -186,10 +186,10 @@ impl Setting {
             .map(|(zone, outer, inner)| (Attachment::new(ifindex, *outer, *inner), *zone))
             .partition(|(_, zone)| *zone == UNFILLED);
         let zones = zones.into_iter().map(|(attachment, zone)| policy(attachment, zone)).collect();
-        let owner = ClientKey::new(LEARN, OWNER);
+        let holder = ClientKey::new(LEARN, OWNER);
         let owned = [Address::v4(OWNED_V4), Address::v6(OWNED_V6)];
         let settled = ClientKey::new(STRICT, SETTLED);
-        let owners = owned.map(|address| (OwnedAddress::new(LEARN, address), owner)).into_iter();
+        let owners = owned.map(|address| (OwnedAddress::new(LEARN, address), holder)).into_iter();
         let settled_owns = settled_addresses().map(|address| (OwnedAddress::new(STRICT, address), settled));
         let unchecked = ClientKey::new(UNCHECKED, OWNER);
         let unchecked_owns = owned.map(|address| (OwnedAddress::new(UNCHECKED, address), unchecked));
@@ -313,7 +313,7 @@ fn clients() -> Vec<Client> {
     owned.addresses[0] = Address::v4(OWNED_V4).words();
     owned.addresses[1] = Address::v6(OWNED_V6).words();
     // Seen in the future: an owner does not become stale while a slow machine runs the test.
-    let owner = ClientState { last_seen_ns: FAR_NS, bindings: owned, ..fresh };
+    let there = ClientState { last_seen_ns: FAR_NS, bindings: owned, ..fresh };
     let client = |zone, mac, session, state| Client { key: ClientKey::new(zone, mac), session, state };
     vec![
         client(LEARN, GUEST, live(0), fresh),
@@ -321,10 +321,10 @@ fn clients() -> Vec<Client> {
         client(LEARN, FAST, live(2).with_rates(SLOW, SLOW), ClientState { up: ahead, down: ahead, ..fresh }),
         client(LEARN, SPENT, live(3).with_quota(1_000), ClientState { quota_used: 2_000, ..fresh }),
         client(LEARN, IDLE, live(4).with_idle_s(1), fresh),
-        client(LEARN, OWNER, live(5), owner),
+        client(LEARN, OWNER, live(5), there),
         client(STRICT, SETTLED, live(6), ClientState { bindings: settled, ..fresh }),
         client(UNCHECKED, FREE, live(7), fresh),
-        client(UNCHECKED, OWNER, live(8), owner),
+        client(UNCHECKED, OWNER, live(8), there),
         client(SHADOW, GUEST, live(9), fresh),
         client(SHADOW, FAST, live(10).with_rates(SLOW, SLOW), ClientState { up: ahead, down: ahead, ..fresh }),
         client(STRICT, GUEST, live(11), fresh),

@@ -222,8 +222,8 @@ impl Bench {
         counts.expect("the counters are readable")
     }
 
-    fn on_host(&mut self, cause: &[u8]) -> (Outcome, (Action, Reason, Vec<u8>)) {
-        let mut frame = cause.to_vec();
+    fn on_host(&mut self, sent: &[u8]) -> (Outcome, (Action, Reason, Vec<u8>)) {
+        let mut frame = sent.to_vec();
         let mut case = Case::EMPTY;
         let (row, action, reason) = match locate(&frame[..], &self.host) {
             Ok(place) => {
@@ -237,7 +237,7 @@ impl Bench {
             Action::Answer => {
                 let len = case.decision.answer.write(&mut frame[..]).expect("a decided answer fits the frame");
                 frame.truncate(len.get());
-                assert!(frame.len() <= cause.len(), "an answer is larger than its cause");
+                assert!(frame.len() <= sent.len(), "an answer is larger than its sent");
             }
             Action::Redirect => frame.truncate(MAX_REDIRECTED_LEN),
             Action::Pass | Action::Drop => {}
@@ -245,7 +245,7 @@ impl Bench {
         let decided = (action, reason, frame.clone());
         let shadow = (MAX_ZONES..UNZONED_ROW).contains(&row);
         let done = if shadow {
-            Outcome { action: Action::Pass, reason, row, frame: cause.to_vec() }
+            Outcome { action: Action::Pass, reason, row, frame: sent.to_vec() }
         } else if action == Action::Redirect && self.responder.is_none() {
             Outcome { action: Action::Drop, reason: Reason::ResponderAbsent, row, frame }
         } else {
