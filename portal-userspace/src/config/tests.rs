@@ -26,20 +26,8 @@ fn the_reference_means_the_same_as_an_empty_configuration() {
         .collect();
     let full = parse(&full).unwrap();
     let written = toml::Table::try_from(&full).unwrap();
-    let Config {
-        guest,
-        portal,
-        session: _,
-        budgets: _,
-        dns,
-        ntp: _,
-        garden,
-        limits: _,
-        paths: _,
-        control,
-        probes,
-        zone,
-    } = full;
+    let Config { guest, portal, session: _, budgets: _, dns, ntp: _, garden, limits: _, paths: _, control, probes, zone } =
+        full;
     assert!(portal.listen.is_some() && portal.url.is_some() && portal.url_v4.is_some() && portal.url_v6.is_some());
     assert!(dns.resolvers.is_some() && control.group.is_some() && !probes.is_empty() && !garden.is_empty());
     assert!(

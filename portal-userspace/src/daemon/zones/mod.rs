@@ -426,8 +426,7 @@ impl ZoneManager {
                 .find(|z| z.page_ended())
                 .map(|z| format!("the login page of `{}` ended by itself", z.name()))
         };
-        let garden =
-            || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
+        let garden = || self.garden.has_failed().then(|| "the walled garden's thread has died; the log says why".to_owned());
         responder.or_else(page).or_else(garden)
     }
 
