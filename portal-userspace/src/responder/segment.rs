@@ -61,8 +61,11 @@ impl Tags {
         const VID_MASK: u16 = 0x0fff;
         let [_, _, outer_high, outer_low, _, _, inner_high, inner_low] = self.bytes;
         let vid = |high, low| u16::from_be_bytes([high, low]) & VID_MASK;
-        // A tag that is not there is all zero.
-        (vid(outer_high, outer_low), vid(inner_high, inner_low))
+        // A tag that is not there is all zero. An outer tag that only says a priority is none, as the gate has it.
+        match (vid(outer_high, outer_low), vid(inner_high, inner_low)) {
+            (0, inner) => (inner, 0),
+            vlans => vlans,
+        }
     }
 }
 
@@ -405,7 +408,7 @@ pub(crate) mod tests {
         (&[(0x8100, 0x6000)], (0, 0)),
         (&[(0x8100, 0x6123)], (0x123, 0)),
         (&[(0x88a8, 7), (0x8100, 0xfff)], (7, 0xfff)),
-        (&[(0x8100, 0), (0x8100, 0x3007)], (0, 7)),
+        (&[(0x8100, 0), (0x8100, 0x3007)], (7, 0)),
     ];
 
     #[test]

@@ -75,6 +75,31 @@ impl Facts {
             .and_then(packet);
         Some(Self { to: *to, from: *from, vlans, ether_type, packet })
     }
+
+    /// The VLAN ids that pick the zone, the outer first. A tag of VLAN 0 carries only a priority.
+    pub fn zone_vlans(&self) -> (u16, u16) {
+        match self.vlans[..] {
+            [] => (0, 0),
+            [0, inner, ..] => (inner, 0),
+            [outer] => (outer, 0),
+            [outer, inner, ..] => (outer, inner),
+        }
+    }
+
+    /// The address that the sender says is its own: ARP's sender, a neighbour advertisement's target, or else the source; none if that is unspecified.
+    pub fn claimed(&self, frame: &[u8]) -> Option<IpAddr> {
+        let network = frame.get(14 + 4 * self.vlans.len()..)?;
+        let v4 = |at: usize| network.get(at..at + 4)?.first_chunk::<4>().map(|octets| IpAddr::from(*octets));
+        let v6 = |at: usize| network.get(at..at + 16)?.first_chunk::<16>().map(|octets| IpAddr::from(*octets));
+        let claimed = match self.ether_type {
+            0x0806 => v4(14),
+            0x0800 => v4(12),
+            0x86dd if network.get(6) == Some(&58) && network.get(40) == Some(&136) => v6(48),
+            0x86dd => v6(8),
+            _ => None,
+        };
+        claimed.filter(|address| !address.is_unspecified())
+    }
 }
 
 fn packet(sliced: &LaxSlicedPacket<'_>) -> Option<Packet> {

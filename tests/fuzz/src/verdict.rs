@@ -4,7 +4,7 @@
 //! - A logged-in client's frame is dropped only because it is malformed, or for the client's rate, quota or addresses.
 //! - An answer goes back the way its cause came, has correct checksums and is no larger; there is none to a group, a reset, or an ICMP
 //!   error.
-//! - The same frame in the same world has the same verdict.
+//! - The same frame in the same world has the same verdict; once more in that world, the same, or a limit is spent.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,9 @@ use portal_common::{
     Reason,
     answer::Answer,
     cookie,
-    decide::{Decision, decide},
+    decide::{Action, Case, Decision, decide, locate},
     reason::Outcome,
+    tables::{HttpsPolicy, Strictness},
 };
 use portal_userspace::responder::segment::Segment;
 
@@ -47,10 +48,37 @@ pub fn run(data: &[u8]) {
     let (fixes, received) = (input.byte(), input.word());
     let mut frame = input.0.to_vec();
     put_right(&mut frame, fixes, received);
-    let (world, again) = (World::new(choices), World::new(choices));
-    let decision = decide(&frame[..], &world);
-    assert_eq!(decision, decide(&frame[..], &again), "the same once more");
-    judge(&frame, &world, decision);
+    let (mut world, mut again) = (World::new(choices), World::new(choices));
+    let decision = decided(&mut world, &frame);
+    assert_eq!(decision, decided(&mut again, &frame), "the same in the same world");
+    judge(&frame, &again, decision);
+    let repeated = decided(&mut world, &frame);
+    assert!(repeated == decision || is_limit(repeated.reason), "{decision:?}, then {repeated:?}");
+}
+
+fn decided(world: &mut World, frame: &[u8]) -> Decision {
+    let mut case = Case::EMPTY;
+    match locate(frame, &world.tables) {
+        Ok(place) => decide(frame, &world.tables, &place, &mut case),
+        // An empty case is a drop.
+        Err((_, reason)) => case.decision.reason = reason,
+    }
+    world.tables.settle();
+    case.decision
+}
+
+fn is_limit(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::RateUp
+            | Reason::QuotaSpent
+            | Reason::BudgetRequests
+            | Reason::BudgetDnsQueries
+            | Reason::BudgetDnsBytes
+            | Reason::BudgetLink
+            | Reason::BudgetReplies
+            | Reason::BudgetServices
+    )
 }
 
 fn put_right(frame: &mut [u8], fixes: u8, received: u16) {
@@ -91,46 +119,60 @@ fn put_right(frame: &mut [u8], fixes: u8, received: u16) {
 }
 
 fn judge(frame: &[u8], world: &World, decision: Decision) {
-    let reason = decision.reason();
+    let Decision { action, reason, answer } = decision;
+    let outcome = match action {
+        Action::Pass => Outcome::Passed,
+        Action::Drop => Outcome::Dropped,
+        Action::Answer => Outcome::Answered,
+        Action::Redirect => Outcome::Redirected,
+    };
+    assert_eq!(reason.outcome(), outcome, "{reason:?}");
     let Some(facts) = Facts::of(frame) else {
-        assert_eq!(reason.outcome(), Outcome::Dropped, "no frame: {reason:?}");
+        assert_eq!(outcome, Outcome::Dropped, "no frame: {reason:?}");
         return;
     };
-    let is_authorized = world.is_authorized(facts.from);
-    match decision {
-        Decision::Pass(_) if is_authorized => assert_eq!(reason, Reason::Authorized),
-        Decision::Pass(_) => passes(&facts, reason),
-        Decision::Drop(_) => {
-            assert!(!is_authorized || may_drop_authorized(reason), "dropped although logged in: {reason:?}");
-        }
-        Decision::Answer(_, answer) => {
-            assert!(!is_authorized, "answered although logged in: {reason:?}");
-            answered(frame, &facts, &answer);
-        }
-        Decision::Redirect(_) => {
-            assert!(!is_authorized, "redirected although logged in");
-            redirected(frame, &facts);
-        }
+    let claimed = facts.claimed(frame);
+    let is_member = world.is_member(facts.from, facts.zone_vlans());
+    if is_member && !world.may_estrange(claimed) {
+        assert!(
+            reason == Reason::Authorized || action == Action::Drop && may_drop_member(reason),
+            "of a client that is logged in: {reason:?} {facts:?}"
+        );
+        return;
     }
-    assert_eq!(
-        reason.outcome(),
-        match decision {
-            Decision::Pass(_) => Outcome::Passed,
-            Decision::Drop(_) => Outcome::Dropped,
-            Decision::Answer(..) => Outcome::Answered,
-            Decision::Redirect(_) => Outcome::Redirected,
-        },
-        "{reason:?}"
-    );
+    if is_member && reason == Reason::Authorized {
+        // Strict, and every place is taken: but the address may be one of those.
+        assert!(claimed.is_none_or(|address| !world.is_anothers(address.into())), "with another's address: {facts:?}");
+        return;
+    }
+    match action {
+        Action::Pass => passes(world, &facts, reason, claimed),
+        Action::Drop => {}
+        Action::Answer => answered(frame, &facts, &answer),
+        Action::Redirect => redirected(frame, world, &facts),
+    }
 }
 
-/// Malformation below the network layer, and no configuration at all.
-fn may_drop_authorized(reason: Reason) -> bool {
-    matches!(reason, Reason::FrameTruncated | Reason::SourceMac | Reason::VlanTags | Reason::ConfigMissing)
+/// Malformation up to the network header, what only the gateway may send, and the client's own limits.
+fn may_drop_member(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::FrameTruncated
+            | Reason::SourceMac
+            | Reason::VlanTags
+            | Reason::ConfigMissing
+            | Reason::Ipv4Malformed
+            | Reason::Ipv6Malformed
+            | Reason::ArpMalformed
+            | Reason::RouterAdvertisement
+            | Reason::DhcpServer
+            | Reason::RateUp
+            | Reason::QuotaSpent
+    )
 }
 
 /// What a stranger may send, in the order of the design.
-fn passes(facts: &Facts, reason: Reason) {
+fn passes(world: &World, facts: &Facts, reason: Reason, claimed: Option<IpAddr>) {
     let packet = || facts.packet.as_ref().unwrap_or_else(|| panic!("{reason:?} is for whole packets: {facts:?}"));
     let transport = || packet().transport.unwrap_or_else(|| panic!("{reason:?} is for whole packets: {facts:?}"));
     match reason {
@@ -150,22 +192,42 @@ fn passes(facts: &Facts, reason: Reason) {
             assert!(stays_on_link(packet()), "{facts:?}");
         }
         Reason::Dns => {
-            let port = match transport() {
-                Transport::Tcp { port, .. } | Transport::Udp(_, port) => port,
-                Transport::Icmp(_) => panic!("{facts:?}"),
-            };
-            assert_eq!(port, 53);
-            assert!(World::is_resolver(packet().destination.into()), "{facts:?}");
+            assert!(
+                matches!(transport(), Transport::Udp(_, 53)) && World::is_resolver(packet().destination),
+                "{facts:?}"
+            );
+        }
+        Reason::DnsTcp => {
+            let dns = matches!(transport(), Transport::Tcp { port: 53, .. });
+            assert!(dns && World::is_resolver(packet().destination), "{facts:?}");
         }
         Reason::PortalService => {
-            assert!(matches!(transport(), Transport::Tcp { port: 80, .. }), "{facts:?}");
-            assert!(World::is_gateway(packet().destination.into()), "{facts:?}");
+            let web = matches!(transport(), Transport::Tcp { port: 80, .. });
+            assert!(web && World::is_gateway(packet().destination), "{facts:?}");
+        }
+        Reason::Ntp => {
+            assert!(matches!(transport(), Transport::Udp(_, 123)) && World::is_ntp(packet().destination), "{facts:?}");
+        }
+        Reason::Garden | Reason::GardenName => {
+            let (protocol, port) = match transport() {
+                Transport::Tcp { port, .. } => (6, port),
+                Transport::Udp(_, port) => (17, port),
+                Transport::Icmp(_) => panic!("{facts:?}"),
+            };
+            let to = packet().destination;
+            let by_prefix = reason == Reason::Garden && world.in_garden(to, protocol, port);
+            assert!(by_prefix || reason == Reason::GardenName && world.is_learned(to, protocol, port), "{facts:?}");
         }
         other => panic!("a stranger's frame passes as {other:?}: {facts:?}"),
     }
     if let Some(packet) = &facts.packet {
         assert!(!packet.is_fragment, "{facts:?}");
     }
+    let home = facts.zone_vlans() == (0, 0) && world.strictness != Strictness::Off;
+    assert!(
+        !home || claimed.is_none_or(|address| !world.is_anothers(address.into())),
+        "with another's address: {facts:?}"
+    );
 }
 
 fn stays_on_link(packet: &Packet) -> bool {
@@ -174,7 +236,7 @@ fn stays_on_link(packet: &Packet) -> bool {
         // Multicast of link-local scope (RFC 4291 section 2.7).
         IpAddr::V6(address) => address.is_unicast_link_local() || address.octets()[..2] == [0xff, 0x02],
     };
-    on_link || World::is_gateway(packet.destination.into())
+    on_link || World::is_gateway(packet.destination)
 }
 
 fn answered(frame: &[u8], facts: &Facts, answer: &Answer) {
@@ -209,12 +271,12 @@ fn answered(frame: &[u8], facts: &Facts, answer: &Answer) {
     }
 }
 
-fn redirected(frame: &[u8], facts: &Facts) {
+fn redirected(frame: &[u8], world: &World, facts: &Facts) {
     let port = match facts.packet.as_ref().and_then(|packet| packet.transport) {
         Some(Transport::Tcp { port, rst: false }) => port,
         other => panic!("{other:?} goes to the responder"),
     };
-    assert!(matches!(port, 80 | 443));
+    assert!(port == 80 || port == 443 && world.https == HttpsPolicy::Alert);
     assert_eq!(facts.to, GATEWAY_MAC);
     let segment = Segment::read(frame).expect("the responder can read what the gate redirects");
     let phase = cookie::phase(&keys(), &segment.path.tuple(), segment.seq, segment.ack, START_NS);

@@ -1,10 +1,17 @@
-//! The tables that the decision reads, on the host: a few clients and destinations, varied by a fuzzer's bytes.
+//! The tables that the decision reads: a few zones, clients and destinations, varied by a fuzzer's bytes.
 
-use std::net::Ipv6Addr;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::atomic::Ordering::Relaxed,
+};
 
 use portal_common::{
-    decide::Tables,
-    tables::{Address, ClientKey, CookieKeys, GateConfig, Service, ServiceKey, Session, Zone},
+    budget::{Class, Limit},
+    host::HostTables,
+    tables::{
+        Address, Attachment, ClientKey, ClientState, GardenKey, GateConfig, HttpsPolicy, MAX_BINDINGS, OwnedAddress,
+        Service, ServiceKey, Session, Strictness, Zone,
+    },
 };
 
 use crate::{
@@ -14,34 +21,61 @@ use crate::{
 
 /// The gateway's station.
 pub const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
-/// The station whose frames most inputs are.
+/// The station whose frames most inputs are. It logs in in [`HOME`] alone.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
+/// Another, which is logged in there.
+const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
 
-const GATEWAY: [Address; 2] = [v4([192, 0, 2, 1]), v6(1)];
-const RESOLVERS: [Address; 2] = [v4([192, 0, 2, 53]), v6(0x53)];
+/// The zone of untagged frames.
+pub const HOME: Zone = Zone::FIRST;
+/// The zone of two tagged networks.
+const AWAY: Zone = Zone::new(1);
 
-const fn v4(octets: [u8; 4]) -> Address {
-    Address::v4(octets)
+const GATEWAY: [Address; 2] = [Address::v4([192, 0, 2, 1]), v6(0, 1)];
+const RESOLVERS: [Address; 2] = [Address::v4([192, 0, 2, 53]), v6(0, 0x53)];
+const NTP: Address = Address::v4([198, 51, 100, 123]);
+/// TCP/443.
+const GARDEN_V4: (Address, u32) = (Address::v4([203, 0, 113, 0]), 96 + 25);
+/// UDP, any port.
+const GARDEN_V6: (Address, u32) = (v6(9, 0), 48);
+/// TCP/443, by its name.
+const LEARNED: Address = Address::v4([203, 0, 113, 200]);
+/// The other client's, or nobody's.
+const DISPUTED: [Address; 2] = [Address::v4([192, 0, 2, 7]), v6(0, 7)];
+
+/// This host of 2001:db8:NETWORK::/64.
+const fn v6(network: u16, host: u16) -> Address {
+    Address::v6(Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host).octets())
 }
 
-/// This host of 2001:db8::/64.
-const fn v6(host: u16) -> Address {
-    Address::v6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host).octets())
-}
-
-/// Whether the one client has a session.
+/// Whether the client has a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Login {
+pub enum Login {
+    /// It has none.
     Never,
+    /// It has.
     Live,
+    /// It is over.
     Expired,
+    /// It was silent for too long.
+    Idle,
 }
 
 /// One state of the tables.
+#[derive(Debug)]
 pub struct World {
-    configured: bool,
-    login: Login,
-    keys: CookieKeys,
+    /// The tables.
+    pub tables: HostTables,
+    /// Whether the client of [`CLIENT_MAC`] is logged in.
+    pub login: Login,
+    /// Every zone's.
+    pub strictness: Strictness,
+    /// Every zone's.
+    pub https: HttpsPolicy,
+    garden: bool,
+    names: bool,
+    disputed: bool,
+    crowded: bool,
 }
 
 impl World {
@@ -51,66 +85,141 @@ impl World {
     /// The world that these bytes choose; all zero is a stranger's before a gate with an ordinary configuration.
     pub fn new(choices: &[u8]) -> Self {
         let mut choices = Input(choices);
-        let login = match choices.byte() & 3 {
-            1 => Login::Live,
-            2 => Login::Expired,
-            _ => Login::Never,
+        let session = choices.byte();
+        let zone = choices.byte();
+        let strictness = [Strictness::Learn, Strictness::Off, Strictness::Strict][usize::from(choices.byte() % 3)];
+        let flags = choices.byte();
+        let budgets = choices.byte();
+        let bindings = choices.byte();
+        let https = [HttpsPolicy::Reset, HttpsPolicy::Alert, HttpsPolicy::Drop][usize::from(zone % 3)];
+        let login = [Login::Never, Login::Live, Login::Expired, Login::Idle][usize::from(session & 3)];
+        let mut world = Self {
+            tables: HostTables::new(keys()),
+            login,
+            strictness,
+            https,
+            garden: flags & 1 != 0,
+            names: flags & 2 != 0,
+            disputed: bindings & 1 != 0,
+            crowded: bindings & 2 != 0,
         };
-        Self { configured: choices.byte() != 0xff, login, keys: keys() }
+        world.tables.now_ns = START_NS;
+        let config = if zone == 0xff {
+            GateConfig::UNFILLED
+        } else {
+            let limit = |config: GateConfig, class: Class| match budgets & 7 {
+                0 => config.with_limit(class, Limit::NONE),
+                7 => config,
+                only if usize::from(only) == class as usize + 1 => config.with_limit(class, Limit::NOTHING),
+                _ => config.with_limit(class, Limit::NONE),
+            };
+            Class::ALL
+                .into_iter()
+                .fold(GateConfig::new(GATEWAY_MAC), limit)
+                .with_https(https)
+                .with_strictness(strictness)
+                .with_garden(world.garden, world.names)
+                .with_shadow(flags & 4 != 0)
+        };
+        for (zone, vlans) in [(HOME, (0, 0)), (AWAY, (7, 0)), (AWAY, (7, 8))] {
+            world.tables.zones.insert(Attachment::new(0, vlans.0, vlans.1), zone);
+            world.tables.configs.insert(zone, config);
+        }
+        world.place_services();
+        world.log_in(session & 4 != 0);
+        world
     }
 
-    /// Whether the client of [`CLIENT_MAC`] is logged in.
-    pub fn is_authorized(&self, mac: [u8; 6]) -> bool {
-        self.configured && mac == CLIENT_MAC && self.login == Login::Live
+    fn place_services(&mut self) {
+        let tables = &mut self.tables;
+        for zone in [HOME, AWAY] {
+            for address in GATEWAY {
+                tables.services.insert(ServiceKey::of_gateway(zone, address), Service::Gateway);
+                tables.services.insert(ServiceKey::new(zone, address, 6, 80), Service::Portal);
+            }
+            for (address, protocol) in RESOLVERS.into_iter().flat_map(|address| [(address, 6), (address, 17)]) {
+                tables.services.insert(ServiceKey::new(zone, address, protocol, 53), Service::Resolver);
+            }
+            tables.services.insert(ServiceKey::new(zone, NTP, 17, 123), Service::Ntp);
+            let row = |(address, bits), protocol, port| {
+                (GardenKey::EXACT_BITS + bits, GardenKey::new(zone, protocol, port, address))
+            };
+            tables.garden.extend([row(GARDEN_V4, 6, 443), row(GARDEN_V6, 17, 0)]);
+            tables.learned.insert(ServiceKey::new(zone, LEARNED, 6, 443), START_NS + 1);
+        }
+    }
+
+    fn log_in(&mut self, spent: bool) {
+        let tables = &mut self.tables;
+        tables.states.resize_with(2, ClientState::default);
+        let session = match self.login {
+            Login::Never => None,
+            Login::Live => Some(Session::new(0, Session::NEVER, 0)),
+            Login::Expired => Some(Session::new(0, START_NS, 0)),
+            Login::Idle => Some(Session::new(0, Session::NEVER, 0).with_idle_s(1)),
+        };
+        if let Some(session) = session {
+            let session = if spent { session.with_quota(1) } else { session };
+            tables.sessions.insert(ClientKey::new(HOME, CLIENT_MAC), session);
+        }
+        let other = ClientKey::new(HOME, OTHER_MAC);
+        tables.sessions.insert(other, Session::new(START_NS, Session::NEVER, 1));
+        if self.disputed {
+            tables.owners.borrow_mut().extend(DISPUTED.map(|address| (OwnedAddress::new(HOME, address), other)));
+        }
+        if self.crowded {
+            for (i, [high, low]) in tables.states[0].bindings.addresses.iter().enumerate().take(MAX_BINDINGS) {
+                let words = v6(0x100, i as u16 + 1).words();
+                high.store(words[0], Relaxed);
+                low.store(words[1], Relaxed);
+            }
+        }
+    }
+
+    /// Whether the client is logged in where these VLANs lead to.
+    pub fn is_member(&self, mac: [u8; 6], vlans: (u16, u16)) -> bool {
+        mac == CLIENT_MAC && self.login == Login::Live && vlans == (0, 0)
+    }
+
+    /// Whether a frame that claims this address may make a stranger of a member.
+    pub fn may_estrange(&self, claimed: Option<IpAddr>) -> bool {
+        let claimed = claimed.map(Address::from);
+        let Some(claimed) = claimed.filter(|_| self.strictness != Strictness::Off) else { return false };
+        self.is_anothers(claimed) || self.crowded && self.strictness == Strictness::Strict
+    }
+
+    /// Whether nobody but its owner may use the address, in [`HOME`].
+    pub fn is_anothers(&self, claimed: Address) -> bool {
+        GATEWAY.contains(&claimed) || RESOLVERS.contains(&claimed) || self.disputed && DISPUTED.contains(&claimed)
     }
 
     /// Whether this is a resolver's.
-    pub fn is_resolver(address: Address) -> bool {
-        RESOLVERS.contains(&address)
+    pub fn is_resolver(address: IpAddr) -> bool {
+        RESOLVERS.contains(&address.into())
     }
 
     /// Whether this is the gateway's own.
-    pub fn is_gateway(address: Address) -> bool {
-        GATEWAY.contains(&address)
-    }
-}
-
-impl Tables for World {
-    fn config(&self) -> Option<GateConfig> {
-        self.configured.then(|| GateConfig::new(Zone::FIRST, GATEWAY_MAC))
+    pub fn is_gateway(address: IpAddr) -> bool {
+        GATEWAY.contains(&address.into())
     }
 
-    fn session(&self, client: &ClientKey) -> Option<Session> {
-        if *client != ClientKey::new(Zone::FIRST, CLIENT_MAC) {
-            return None;
-        }
-        match self.login {
-            Login::Never => None,
-            Login::Live => Some(Session::new(0, Session::NEVER)),
-            Login::Expired => Some(Session::new(0, START_NS)),
-        }
+    /// Whether this is a time server's.
+    pub fn is_ntp(address: IpAddr) -> bool {
+        Address::from(address) == NTP
     }
 
-    fn service(&self, destination: &ServiceKey) -> Option<Service> {
-        let at = |addresses: [Address; 2], protocol, port| {
-            addresses.iter().any(|address| *destination == ServiceKey::new(*address, protocol, port))
+    /// Whether the walled garden has this destination, by its prefix.
+    pub fn in_garden(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
+        let rule = match address {
+            IpAddr::V4(address) => address.octets()[..3] == [203, 0, 113] && address.octets()[3] < 128,
+            IpAddr::V6(address) => address.segments()[..3] == [0x2001, 0xdb8, 9],
         };
-        if at(RESOLVERS, 6, 53) || at(RESOLVERS, 17, 53) {
-            Some(Service::Resolver)
-        } else if at(GATEWAY, 6, 80) {
-            Some(Service::Portal)
-        } else if GATEWAY.iter().any(|address| *destination == ServiceKey::of_gateway(*address)) {
-            Some(Service::Gateway)
-        } else {
-            None
-        }
+        let right = if address.is_ipv4() { (protocol, port) == (6, 443) } else { protocol == 17 };
+        (self.garden || self.names) && rule && right
     }
 
-    fn cookie_keys(&self) -> Option<&CookieKeys> {
-        Some(&self.keys)
-    }
-
-    fn now_ns(&self) -> u64 {
-        START_NS
+    /// Whether it was learned.
+    pub fn is_learned(&self, address: IpAddr, protocol: u8, port: u16) -> bool {
+        self.names && Address::from(address) == LEARNED && (protocol, port) == (6, 443)
     }
 }
