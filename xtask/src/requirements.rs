@@ -64,6 +64,7 @@ pub(crate) const TOOLS: &[Tool] = &[
         tool("network-manager", "is a guest in the tests", Sign::Programs(&["NetworkManager", "nmcli"])),
     ),
     tool("dbus", "is what NetworkManager talks through", Sign::Programs(&["dbus-daemon"])),
+    tool("iputils-ping", "is how a guest in the tests makes itself heard", Sign::Programs(&["ping"])),
     tool("netbase", "tells wrk which port http is", Sign::File("/etc/services")),
     tool("wrk", "sends the load tests' requests", Sign::Programs(&["wrk"])),
     tool("chromium-driver", "steers the guest's browser in the tests", Sign::Programs(&["chromedriver"])),
