@@ -25,7 +25,7 @@ pub trait Frame {
     // An option of a byte is packed into one register, of which a part is undefined where there is none: the verifier refuses that.
     fn byte(&self, at: usize) -> u16 {
         match self.read::<1>(at) {
-            Some([byte]) => byte as u16,
+            Some([byte]) => u16::from(byte),
             None => NO_BYTE,
         }
     }

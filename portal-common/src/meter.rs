@@ -131,6 +131,7 @@ mod tests {
     use crate::tables::Rate;
 
     const MS: u64 = 1_000_000;
+    const S: u64 = 1_000 * MS;
     const BURST: u64 = 100 * MS;
 
     #[test]
@@ -166,7 +167,6 @@ mod tests {
     fn the_client_is_seen_when_it_sends_and_late_by_a_second_at_most() {
         let state = ClientState::<AtomicU64>::default();
         let session = Session::new(0, Session::NEVER, 0);
-        const S: u64 = 1_000 * MS;
         for (sentence, direction, now, seen) in [
             ("what it is sent does not count", Direction::Down, 5 * S, 0),
             ("what it sends does", Direction::Up, 5 * S, 5 * S),

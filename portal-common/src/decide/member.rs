@@ -81,7 +81,7 @@ pub(super) fn plays_gateway<F: Frame + ?Sized>(frame: &F, network: &Network) -> 
         Kind::V6 => (p::UDP, p::PORT_DHCPV6_SERVER),
         Kind::Arp | Kind::Eapol | Kind::Length | Kind::Other => return None,
     };
-    if network.protocol != udp || network.fragment & 0x1fff != 0 {
+    if network.protocol != udp || !network.is_first() {
         return None;
     }
     let at = network.at() + network.header_len();

@@ -142,13 +142,12 @@ impl Place<'_> {
 #[inline(always)]
 pub fn locate<'a, F: Frame + ?Sized, T: Tables>(frame: &F, tables: &'a T) -> Result<Place<'a>, (u32, Reason)> {
     let mut link = Link::parse(frame);
-    let zone = match tables.zone(link.outer, link.inner) {
-        Some(zone) => zone,
-        None => {
-            let fault = link.fault.unwrap_or(Reason::NoZone);
-            link.fault = Some(fault);
-            tables.zone(ANY_VLAN, ANY_VLAN).ok_or((UNZONED_ROW, fault))?
-        }
+    let zone = if let Some(zone) = tables.zone(link.outer, link.inner) {
+        zone
+    } else {
+        let fault = link.fault.unwrap_or(Reason::NoZone);
+        link.fault = Some(fault);
+        tables.zone(ANY_VLAN, ANY_VLAN).ok_or((UNZONED_ROW, fault))?
     };
     // Fail closed: in a slot that user space has not filled, which is all zero, nothing passes.
     match tables.config(zone) {
@@ -204,7 +203,7 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
     {
         match member::decide(frame, tables, config, session, case) {
             Ok(()) => return,
-            Err(cause) => estranged = Some(cause),
+            Err(why) => estranged = Some(why),
         }
     }
     tables.stranger(frame, config, case);

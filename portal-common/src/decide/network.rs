@@ -113,6 +113,13 @@ impl Network {
         self.at() + self.family().header_len()
     }
 
+    /// Whether the packet's payload begins here: it is no fragment, or the first (RFC 791 section 3.1).
+    #[inline(always)]
+    pub(super) const fn is_first(&self) -> bool {
+        const OFFSET: u16 = 0x1fff;
+        self.fragment & OFFSET == 0
+    }
+
     /// Where the network header starts.
     #[inline(always)]
     pub(super) const fn at(&self) -> usize {

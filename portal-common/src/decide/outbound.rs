@@ -130,7 +130,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
 #[inline(always)]
 fn is_dns_answer<F: Frame + ?Sized>(frame: &F, link: &link::Link, network: &mut Network) -> Option<bool> {
     network.parse(frame, link.ether_type, link.end);
-    let first = matches!(network.kind, Kind::V4 | Kind::V6) && network.fragment & 0x1fff == 0;
+    let first = matches!(network.kind, Kind::V4 | Kind::V6) && network.is_first();
     let port = frame.read::<2>(network.at() + network.header_len()).filter(|_| first && network.fault.is_none())?;
     if u16::from_be_bytes(port) != p::PORT_DNS {
         return None;

@@ -214,7 +214,7 @@ async fn garden(client: &Client, command: &GardenCommand, as_json: bool) -> Resu
             let ports = if ports.is_empty() {
                 Ports::default()
             } else {
-                ports.iter().copied().collect::<Vec<_>>().try_into().map_err(|e: String| {
+                ports.clone().try_into().map_err(|e: String| {
                     Failure::Usage(Cli::command().error(clap::error::ErrorKind::ValueValidation, e))
                 })?
             };

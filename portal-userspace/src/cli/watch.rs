@@ -81,12 +81,14 @@ fn added(before: &HashMap<Row, u64>, now: &Drops, json: bool) -> String {
                 continue;
             }
             let (zone_name, shadow, name) = row;
-            text += &if json {
+            let line = if json {
                 let added = Added { at: at.clone(), zone: zone_name, shadow, reason: name, packets };
-                format!("{}\n", serde_json::to_string(&added).expect("strings and numbers have a JSON form"))
+                serde_json::to_string(&added).expect("strings and numbers have a JSON form")
             } else {
-                format!("{at}  {:>9}  {name:<22}  {}\n", format!("+{packets}"), output::row_name(zone))
+                format!("{at}  {:>9}  {name:<22}  {}", format!("+{packets}"), output::row_name(zone))
             };
+            text.push_str(&line);
+            text.push('\n');
         }
     }
     text

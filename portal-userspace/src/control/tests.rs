@@ -449,7 +449,8 @@ async fn the_gate_is_asked_about_frames_in_a_zone() {
     assert_eq!(answer[1].reply_hex.as_deref(), Some("0d0c0b0a09080706050403020100"));
     assert_eq!(ask(&[frame], None).await.unwrap().frames[0].verdict, "answered", "the first zone's interface");
     let many = vec![frame; api::MOST_FRAMES + 1];
-    let table: [(&str, &[&str], Option<&str>, &str, &str); 5] = [
+    type Row<'a> = (&'a str, &'a [&'a str], Option<&'a str>, &'a str, &'a str);
+    let table: [Row<'_>; 5] = [
         ("no such zone", &[frame], Some("staff"), "no_such_zone", "guests"),
         ("13 bytes", &[frame, &frame[2..]], None, "bad_request", "frame 2 has 13 bytes"),
         ("no digits", &["hello"], None, "bad_request", "hello"),
@@ -497,7 +498,7 @@ async fn a_stream_lasts_longer_than_a_question_may() {
     let daemon = daemon(8, Access::new(None));
     let client = Client::new(daemon.socket());
     let mut events = client.events().await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     daemon.events.tell(EventLine::now("login"));
     let piece = events.next().await.unwrap().expect("an hour later");
     assert!(piece.starts_with(b"{\"event\":\"login\""));

@@ -1,5 +1,7 @@
 //! A frame in words, layer by layer, for people.
 
+use std::fmt::Write as _;
+
 use std::net::IpAddr;
 
 use etherparse::{
@@ -16,16 +18,15 @@ const SHOWN: usize = 64;
 
 /// The frame, a line for each layer. Never fails: what can't be read is said to be so.
 pub fn lines(frame: &[u8]) -> Vec<String> {
-    let packet = match LaxSlicedPacket::from_ethernet(frame) {
-        Ok(packet) => packet,
-        Err(_) => return vec![format!("{} bytes, less than an Ethernet header", frame.len())],
+    let Ok(packet) = LaxSlicedPacket::from_ethernet(frame) else {
+        return vec![format!("{} bytes, less than an Ethernet header", frame.len())];
     };
     let mut lines = Vec::new();
     if let Some(LinkSlice::Ethernet2(link)) = &packet.link {
         let mut line = format!("{} > {}, {} bytes", AnyMac(link.source()), AnyMac(link.destination()), frame.len());
         for tag in &packet.link_exts {
             if let LaxLinkExtSlice::Vlan(vlan) = tag {
-                line.push_str(&format!(", VLAN {}", vlan.vlan_identifier()));
+                write!(line, ", VLAN {}", vlan.vlan_identifier()).expect("writing to a String does not fail");
             }
         }
         if packet.net.is_none() {
@@ -33,7 +34,7 @@ pub fn lines(frame: &[u8]) -> Vec<String> {
                 LaxLinkExtSlice::Vlan(vlan) => vlan.ether_type(),
                 LaxLinkExtSlice::Macsec(_) => link.ether_type(),
             });
-            line.push_str(&format!(", EtherType 0x{:04x}", kind.0));
+            write!(line, ", EtherType 0x{:04x}", kind.0).expect("writing to a String does not fail");
         }
         lines.push(line);
     }
@@ -128,18 +129,18 @@ fn tcp_line(tcp: &TcpSlice<'_>) -> String {
     let mut line =
         format!("TCP {} > {}, {set}, seq {}", tcp.source_port(), tcp.destination_port(), tcp.sequence_number());
     if tcp.ack() {
-        line.push_str(&format!(", ack {}", tcp.acknowledgment_number()));
+        write!(line, ", ack {}", tcp.acknowledgment_number()).expect("writing to a String does not fail");
     }
-    line.push_str(&format!(", window {}", tcp.window_size()));
+    write!(line, ", window {}", tcp.window_size()).expect("writing to a String does not fail");
     let mss = tcp.options_iterator().flatten().find_map(|option| match option {
         TcpOptionElement::MaximumSegmentSize(mss) => Some(mss),
         _ => None,
     });
     if let Some(mss) = mss {
-        line.push_str(&format!(", MSS {mss}"));
+        write!(line, ", MSS {mss}").expect("writing to a String does not fail");
     }
     if !tcp.payload().is_empty() {
-        line.push_str(&format!(", {} bytes of data", tcp.payload().len()));
+        write!(line, ", {} bytes of data", tcp.payload().len()).expect("writing to a String does not fail");
     }
     line
 }
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
     use crate::observe::build::{FrameSpec, Protocol, Surroundings};
 
-    fn frame(spec: FrameSpec) -> Vec<u8> {
+    fn frame(spec: &FrameSpec) -> Vec<u8> {
         let around = Surroundings {
             gateway_mac: [2, 0, 0, 0, 0, 1],
             mac: [2, 0, 0, 0, 1, 1],
@@ -301,7 +302,7 @@ mod tests {
             ),
         ];
         for (sentence, spec, expected) in table {
-            assert_eq!(lines(&frame(spec.clone())), *expected, "{sentence}");
+            assert_eq!(lines(&frame(spec)), *expected, "{sentence}");
         }
         let mut unknown = vec![0; 60];
         unknown[12..14].copy_from_slice(&[0x88, 0x8e]);
@@ -313,7 +314,7 @@ mod tests {
         #[test]
         fn any_bytes_have_lines_that_a_terminal_may_be_given(spec in 0_usize..4, at in 0_usize..60, with: Vec<u8>) {
             let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Icmpv6, Protocol::Arp][spec];
-            let mut bytes = frame(FrameSpec { protocol, ..FrameSpec::default() });
+            let mut bytes = frame(&FrameSpec { protocol, ..FrameSpec::default() });
             bytes.splice(at.., with);
             for line in lines(&bytes) {
                 prop_assert!(!line.chars().any(char::is_control), "{line:?}");

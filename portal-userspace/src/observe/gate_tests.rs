@@ -196,10 +196,10 @@ async fn the_gate_tells_of_strangers_and_budgets_and_captures_frames() {
     bench.explainer.explain(&syn, LO).unwrap();
     bench.send(&frame(|f| f.protocol = Protocol::Icmp));
     let next = tokio::time::timeout(std::time::Duration::from_secs(5), capture.next());
-    let (captured, lost_before) = next.await.expect("in time").unwrap();
-    assert_eq!(captured.bytes, frame(|f| f.protocol = Protocol::Icmp), "the explained frame was none");
-    assert!(captured.comment.starts_with("dropped: icmp: ") && lost_before == 0, "{}", captured.comment);
-    assert!(!captured.outbound && captured.ifindex == LO);
+    let (shown, lost_before) = next.await.expect("in time").unwrap();
+    assert_eq!(shown.bytes, frame(|f| f.protocol = Protocol::Icmp), "the explained frame was none");
+    assert!(shown.comment.starts_with("dropped: icmp: ") && lost_before == 0, "{}", shown.comment);
+    assert!(!shown.outbound && shown.ifindex == LO);
     drop(capture);
 
     for _ in 0..10_000 {

@@ -111,9 +111,9 @@ pub fn capture(bytes: &[u8]) -> Result<Vec<Vec<u8>>, InputError> {
     }
     let mut frames = Frames::default();
     if bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) {
-        pcapng(bytes, &mut frames)?
+        pcapng(bytes, &mut frames)?;
     } else {
-        pcap(bytes, &mut frames)?
+        pcap(bytes, &mut frames)?;
     }
     frames.done()
 }
@@ -441,9 +441,8 @@ mod tests {
         writer.write_pcapng_block(interface).unwrap();
         let data = frame();
         for _ in 0..2 {
-            let mut packet = EnhancedPacketBlock::default();
-            packet.original_len = original_len;
-            packet.data = Cow::Borrowed(&data);
+            let packet =
+                EnhancedPacketBlock { original_len, data: Cow::Borrowed(&data), ..EnhancedPacketBlock::default() };
             writer.write_pcapng_block(packet).unwrap();
         }
         writer.into_inner()

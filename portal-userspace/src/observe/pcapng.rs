@@ -66,14 +66,13 @@ impl PcapngStream {
         interface: impl FnOnce() -> String,
         lost: u64,
     ) -> Result<(), PcapNgWriteError> {
-        let interface_id = match self.interfaces.get(&frame.ifindex) {
-            Some(id) => *id,
-            None => {
-                let id = u32::try_from(self.interfaces.len()).expect("there are no 2^32 interfaces");
-                self.writer.write_pcapng_block(description(&interface()))?;
-                self.interfaces.insert(frame.ifindex, id);
-                id
-            }
+        let interface_id = if let Some(id) = self.interfaces.get(&frame.ifindex) {
+            *id
+        } else {
+            let id = u32::try_from(self.interfaces.len()).expect("there are no 2^32 interfaces");
+            self.writer.write_pcapng_block(description(&interface()))?;
+            self.interfaces.insert(frame.ifindex, id);
+            id
         };
         let data = match frame.tag {
             Some((kind, tag)) if frame.bytes.len() >= TAG_AT => {

@@ -60,6 +60,11 @@ fn two_networks_have_their_own_policy_portal_and_sessions() -> Result<()> {
     assert_eq!(http::log_in(&lab.guest, PORTAL_URL)?.status, 200);
     a_guest(&lab.guest)?;
     a_stranger(&visitor)?;
+    // Not even where the other network's guest is in this one.
+    visitor.ip(&format!("link set eth0 address {GUEST_MAC}"))?;
+    a_stranger(&visitor)?;
+    visitor.ip(&format!("link set eth0 address {VISITOR_MAC}"))?;
+    a_stranger(&visitor)?;
     let page = portal_of(&visitor, Family::V4)?;
     let response = http::request(&visitor, &[&page])?;
     ensure!(response.body.contains(SECOND_TITLE), "{}", response.body);
@@ -68,12 +73,6 @@ fn two_networks_have_their_own_policy_portal_and_sessions() -> Result<()> {
     let clients = portalctl_json(&lab, &["clients", "list"])?;
     let zones: Vec<_> = clients["clients"].as_array().context("no clients")?.iter().map(|c| &c["zone"]).collect();
     assert_eq!(zones, ["guest", "second"], "{clients}");
-
-    // Not even where the other network's guest is in this one.
-    visitor.ip(&format!("link set eth0 address {GUEST_MAC}"))?;
-    a_stranger(&visitor)?;
-    visitor.ip(&format!("link set eth0 address {VISITOR_MAC}"))?;
-    a_guest(&visitor)?;
 
     // All of this outlives the daemon.
     assert!(portald.stop(Duration::from_secs(5))?.success());

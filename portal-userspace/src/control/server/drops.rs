@@ -43,12 +43,11 @@ pub(super) async fn drops(
                 rows.push(ZoneDrops { zone: Some(zone.name.clone()), shadow, reasons });
             }
         }
-        let reasons = match (&zone, wanted.first()) {
-            (Some(_), Some(zone)) => counters.read_zone(zone.number, false)?,
-            _ => {
-                rows.push(ZoneDrops { zone: None, shadow: false, reasons: shown(counters.read_unzoned()?) });
-                counters.read()?
-            }
+        let reasons = if let (Some(_), Some(zone)) = (&zone, wanted.first()) {
+            counters.read_zone(zone.number, false)?
+        } else {
+            rows.push(ZoneDrops { zone: None, shadow: false, reasons: shown(counters.read_unzoned()?) });
+            counters.read()?
         };
         Ok(Drops { reasons: shown(reasons), zones: rows })
     };

@@ -42,8 +42,8 @@ pub(super) async fn explain(
     let explainer = Arc::clone(&control.explainer);
     let run = move || -> anyhow::Result<Vec<Explanation>> {
         let explain = |frame: &Vec<u8>| {
-            let explained = explainer.explain(frame, ifindex)?;
-            Ok(Explanation::new(explained.verdict, explained.reason, explained.reply.as_deref()))
+            let outcome = explainer.explain(frame, ifindex)?;
+            Ok(Explanation::new(outcome.verdict, outcome.reason, outcome.reply.as_deref()))
         };
         frames.iter().map(explain).collect()
     };
