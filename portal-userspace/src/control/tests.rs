@@ -430,6 +430,9 @@ async fn stopping_removes_the_socket_and_the_client_says_what_is_missing() {
     assert_eq!(Client::new(Path::new("/proc/self/status")).status().await.unwrap_err().info().code, "not_running");
 }
 
+/// A sentence, frames, a zone, and the error's code and a part of its remedy.
+type Row<'a> = (&'a str, &'a [&'a str], Option<&'a str>, &'a str, &'a str);
+
 #[tokio::test]
 async fn the_gate_is_asked_about_frames_in_a_zone() {
     let daemon = daemon(8, Access::new(None));
@@ -449,7 +452,6 @@ async fn the_gate_is_asked_about_frames_in_a_zone() {
     assert_eq!(answer[1].reply_hex.as_deref(), Some("0d0c0b0a09080706050403020100"));
     assert_eq!(ask(&[frame], None).await.unwrap().frames[0].verdict, "answered", "the first zone's interface");
     let many = vec![frame; api::MOST_FRAMES + 1];
-    type Row<'a> = (&'a str, &'a [&'a str], Option<&'a str>, &'a str, &'a str);
     let table: [Row<'_>; 5] = [
         ("no such zone", &[frame], Some("staff"), "no_such_zone", "guests"),
         ("13 bytes", &[frame, &frame[2..]], None, "bad_request", "frame 2 has 13 bytes"),
