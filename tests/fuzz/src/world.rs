@@ -63,6 +63,7 @@ pub enum Login {
 
 /// One state of the tables.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice by itself")]
 pub struct World {
     /// The tables.
     pub tables: HostTables,
