@@ -164,7 +164,10 @@ fn hop_by_hop<F: Frame + ?Sized>(frame: &F, network: &Network) -> Decision {
     };
     let to_group = network.destination.words()[0] >> 56 == 0xff;
     let is_report = matches!(kind, icmpv6::LISTENER_REPORT_V1 | icmpv6::LISTENER_DONE | icmpv6::LISTENER_REPORT_V2);
-    if next == p::ICMPV6 && units == 0 && is_report && to_group && network.hop_limit == 1 {
+    // A whole message: RFC 2710 section 3 and RFC 3810 section 5.2. What is cut short is no report, but could carry something.
+    let least = MIN_LEN + if kind == icmpv6::LISTENER_REPORT_V2 { 8 } else { 24 };
+    let whole = network.payload_len() >= least;
+    if next == p::ICMPV6 && units == 0 && is_report && whole && to_group && network.hop_limit == 1 {
         Decision::pass(Reason::MulticastListener)
     } else {
         Decision::drop(extension(frame, network))

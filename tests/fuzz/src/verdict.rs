@@ -133,7 +133,7 @@ fn judge(frame: &[u8], world: &World, decision: Decision) {
     };
     let claimed = facts.claimed(frame);
     let is_member = world.is_member(facts.from, facts.zone_vlans());
-    if is_member && !world.may_estrange(claimed) {
+    if is_member && !world.may_estrange(facts.from, claimed) {
         assert!(
             reason == Reason::Authorized || action == Action::Drop && may_drop_member(reason),
             "of a client that is logged in: {reason:?} {facts:?}"
@@ -142,7 +142,10 @@ fn judge(frame: &[u8], world: &World, decision: Decision) {
     }
     if is_member && reason == Reason::Authorized {
         // Strict, and every place is taken: but the address may be one of those.
-        assert!(claimed.is_none_or(|address| !world.is_anothers(address.into())), "with another's address: {facts:?}");
+        assert!(
+            claimed.is_none_or(|address| !world.is_anothers(facts.from, address.into())),
+            "with another's address: {facts:?}"
+        );
         return;
     }
     match action {
@@ -225,7 +228,7 @@ fn passes(world: &World, facts: &Facts, reason: Reason, claimed: Option<IpAddr>)
     }
     let home = facts.zone_vlans() == (0, 0) && world.strictness != Strictness::Off;
     assert!(
-        !home || claimed.is_none_or(|address| !world.is_anothers(address.into())),
+        !home || claimed.is_none_or(|address| !world.is_anothers(facts.from, address.into())),
         "with another's address: {facts:?}"
     );
 }

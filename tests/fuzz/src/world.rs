@@ -63,7 +63,7 @@ pub enum Login {
 
 /// One state of the tables.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a bit of the fuzzer's input")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice by itself")]
 pub struct World {
     /// The tables.
     pub tables: HostTables,
@@ -177,21 +177,23 @@ impl World {
         }
     }
 
-    /// Whether the client is logged in where these VLANs lead to.
+    /// Whether this station is logged in where these VLANs lead to.
     pub fn is_member(&self, mac: [u8; 6], vlans: (u16, u16)) -> bool {
-        mac == CLIENT_MAC && self.login == Login::Live && vlans == (0, 0)
+        vlans == (0, 0) && (mac == OTHER_MAC || mac == CLIENT_MAC && self.login == Login::Live)
     }
 
     /// Whether a frame that claims this address may make a stranger of a member.
-    pub fn may_estrange(&self, claimed: Option<IpAddr>) -> bool {
+    pub fn may_estrange(&self, mac: [u8; 6], claimed: Option<IpAddr>) -> bool {
         let claimed = claimed.map(Address::from);
         let Some(claimed) = claimed.filter(|_| self.strictness != Strictness::Off) else { return false };
-        self.is_anothers(claimed) || self.crowded && self.strictness == Strictness::Strict
+        let crowded = self.crowded && mac == CLIENT_MAC && self.strictness == Strictness::Strict;
+        self.is_anothers(mac, claimed) || crowded
     }
 
-    /// Whether nobody but its owner may use the address, in [`HOME`].
-    pub fn is_anothers(&self, claimed: Address) -> bool {
-        GATEWAY.contains(&claimed) || RESOLVERS.contains(&claimed) || self.disputed && DISPUTED.contains(&claimed)
+    /// Whether this station may not use the address, in [`HOME`].
+    pub fn is_anothers(&self, mac: [u8; 6], claimed: Address) -> bool {
+        let disputed = self.disputed && mac != OTHER_MAC && DISPUTED.contains(&claimed);
+        GATEWAY.contains(&claimed) || RESOLVERS.contains(&claimed) || disputed
     }
 
     /// Whether this is a resolver's.
