@@ -1,6 +1,6 @@
 //! tcpdump's files: what has been on a wire, to the byte.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -49,7 +49,9 @@ impl Capture {
         let file = lab.directory().join(format!("{}-{interface}.pcap", at.name()));
         let mut command = at.service("tcpdump");
         // Headers are enough, and the buffer (KiB) is large: a capture that misses a frame proves nothing.
-        command.args(["-Z", "root", "-i", interface, "-s", "64", "-B", "131072", "-U", "-w"]).arg(&file);
+        // At once: else what is in the kernel's last block when tcpdump is told to end (up to a second's frames) is lost without a word.
+        command.args(["-Z", "root", "--immediate-mode", "-i", interface, "-s", "64", "-B", "131072", "-U", "-w"]);
+        command.arg(&file);
         let log = file.with_extension("log");
         let tcpdump = Service::start("tcpdump", &mut command, &log)?;
         wait_for("tcpdump's start", Duration::from_secs(10), || tcpdump.log().contains("listening on").then_some(()))?;
@@ -58,6 +60,7 @@ impl Capture {
 
     /// Ends it, and adds up what of the client was captured.
     pub fn finish(mut self, client: [u8; 6]) -> Result<Sums> {
+        thread::sleep(Duration::from_millis(200));
         self.tcpdump.signal(Signal::INT)?;
         self.tcpdump.wait(Duration::from_secs(10))?;
         let log = self.tcpdump.log();
