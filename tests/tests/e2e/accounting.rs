@@ -55,7 +55,8 @@ fn accounting_equals_a_capture_to_the_byte() -> Result<()> {
     // Limits also keep the flows to what tcpdump can follow on the same CPUs.
     for limits in ["rate_up = \"40mbit\"\nrate_down = \"60mbit\""] {
         let mut portald = start(&lab, limits)?;
-        for site in SITES {
+        let (mut sites, mut misses) = (SITES.to_vec(), 0);
+        while let Some(site) = sites.pop() {
             // Logged in all the while: what it sends as a stranger, a listener report for one, is captured and is nobody's.
             done(&lab, &["allow", GUEST_MAC])?;
             let (begin, refused_before) = (quiet(&lab)?, drops(&lab, "rate_up")?);
@@ -70,6 +71,14 @@ fn accounting_equals_a_capture_to_the_byte() -> Result<()> {
             let behind = behind.finish(mac(GUEST_MAC))?;
             let before = before.finish(mac(GUEST_MAC))?;
             println!("accounting {site} with {limits:?}: {counted:?}; before the gate {before:?}; {refused} refused");
+            // tcpdump shares the CPUs with the flows, and does not always show every frame; it never shows one too many.
+            let fewer = behind.up.packets <= counted.up.packets && behind.down.packets <= counted.down.packets;
+            if counted != behind && fewer && misses < 3 {
+                misses += 1;
+                sites.push(site);
+                done(&lab, &["revoke", GUEST_MAC])?;
+                continue;
+            }
             assert_eq!(counted, behind, "{site} {limits:?}: portalctl, and a capture behind the gate");
             ensure!(counted.up.bytes > 100_000 && counted.down.bytes > 100_000, "nothing came of it: {counted:?}");
             ensure!(refused > 0, "no frame beyond the rate with {limits:?}");
