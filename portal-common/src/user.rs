@@ -8,8 +8,8 @@ use crate::{
     budget::Budgets,
     event::Lost,
     tables::{
-        Attachment, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, ServiceKey,
-        Session,
+        Attachment, Bucket, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress,
+        ServiceKey, SessionRow, ZoneRow,
     },
 };
 
@@ -24,6 +24,7 @@ macro_rules! pod {
 
 pod!(
     Attachment,
+    Bucket,
     Budgets<u64>,
     ClientKey,
     ClientState<u64>,
@@ -34,5 +35,6 @@ pod!(
     Lost,
     OwnedAddress,
     ServiceKey,
-    Session,
+    SessionRow,
+    ZoneRow,
 );

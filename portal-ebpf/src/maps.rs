@@ -1,6 +1,7 @@
 //! The maps that the programs share with each other and with user space.
 
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap},
     macros::btf_map,
 };
@@ -9,24 +10,30 @@ use portal_common::{
     decide::Case,
     event::{Event, FrameRecord, Lost},
     tables::{
-        Attachment, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
-        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, Session,
+        Bucket, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
+        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, SessionRow, ZONE_ROWS, ZoneRow,
     },
 };
 
 use crate::word::KernelWord;
 
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
 /// Which frames belong to which zone.
 #[btf_map]
-pub(crate) static ZONES: HashMap<Attachment, u32, 256> = HashMap::new();
+pub(crate) static ZONES: Array<ZoneRow, { ZONE_ROWS as usize }> = Array::new();
 
 /// The configuration of each zone.
 #[btf_map]
 pub(crate) static CONFIG: Array<GateConfig, { MAX_ZONES as usize }> = Array::new();
 
-/// Who is logged in. Never an LRU: a flood of MAC addresses must not evict a guest. User space sets the size.
+/// Where in the table of sessions a client's is; the first bucket says how that is computed. User space sets the size, and maps it into its memory.
 #[btf_map]
-pub(crate) static SESSIONS: HashMap<ClientKey, Session, 65_536> = HashMap::new();
+pub(crate) static INDEX: Array<Bucket, 16_384, MMAPABLE> = Array::new();
+
+/// Who is logged in. Never an LRU: a flood of MAC addresses must not evict a guest. User space sets the size, and maps it into its memory.
+#[btf_map]
+pub(crate) static SESSIONS: Array<SessionRow, 65_536, MMAPABLE> = Array::new();
 
 /// What each session has carried, by its slot. User space sets the size.
 #[btf_map]
@@ -83,6 +90,10 @@ pub(crate) static ANSWERS: RingBuf<FrameRecord, { 1024 * 1024 }> = RingBuf::new(
 /// Where a frame's case lies while it is decided about: a row for each program.
 #[btf_map]
 pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 3> = PerCpuArray::new();
+
+/// The clock as it was read last: the tick, and nanoseconds of CLOCK_MONOTONIC.
+#[btf_map]
+pub(crate) static CLOCK: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
 
 /// What found no room in a ring buffer.
 #[btf_map]

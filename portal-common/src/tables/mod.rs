@@ -5,15 +5,17 @@
 
 mod client;
 mod counters;
+mod index;
 mod service;
 mod session;
 mod zone;
 
 pub use client::{Bindings, ClientState, Flow, MAX_BINDINGS};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
+pub use index::{BUCKET_ENTRIES, Bucket, IndexEntry, IndexPlace, SessionIndex, SessionRow};
 pub use service::{Address, GardenKey, OwnedAddress, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
-pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, Zone};
+pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};
 
 use core::mem::size_of;
 

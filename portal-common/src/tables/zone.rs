@@ -49,7 +49,7 @@ impl Attachment {
     /// Frames that arrive at the interface of this index under these VLAN ids.
     #[inline(always)]
     pub const fn new(ifindex: u32, outer: u16, inner: u16) -> Self {
-        Self((ifindex as u64) << 32 | (outer as u64) << 16 | inner as u64)
+        Self((ifindex as u64) << 32 | (outer as u64 & 0xfff) << 20 | (inner as u64 & 0xfff) << 8)
     }
 
     /// The interface's index.
@@ -59,7 +59,54 @@ impl Attachment {
 
     /// The outer and the inner VLAN id; 0 where there is no tag.
     pub const fn vlans(self) -> (u16, u16) {
-        ((self.0 >> 16) as u16, self.0 as u16)
+        ((self.0 >> 20) as u16 & 0xfff, (self.0 >> 8) as u16 & 0xfff)
+    }
+}
+
+/// How many rows the table of attachments has: many more than there are attachments, so that most are found where they are looked for first.
+pub const ZONE_ROWS: u32 = 4096;
+/// Behind how many rows an attachment may be, beginning with its own.
+pub const ZONE_PROBES: u32 = 4;
+
+/// A row of the table that says which frames belong to which zone: an attachment, and in its low bits the zone. All zero is none.
+// One word, so that it is changed in one step. A hash map would cost a call for each frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ZoneRow(u64);
+
+impl ZoneRow {
+    /// A free row.
+    pub const NONE: Self = Self(0);
+    const ZONE: u64 = 0xff;
+
+    /// Frames of this attachment belong to this zone.
+    pub const fn new(attachment: Attachment, zone: Zone) -> Self {
+        Self(attachment.0 | (zone.number() as u64 + 1))
+    }
+
+    /// The zone, if the row is this attachment's.
+    #[inline(always)]
+    pub const fn zone_of(self, attachment: Attachment) -> Option<Zone> {
+        // A zone's number is never so large that the row of one attachment could look like another's.
+        let number = (self.0 ^ attachment.0).wrapping_sub(1);
+        if number < MAX_ZONES as u64 { Some(Zone::new(number as u16)) } else { None }
+    }
+
+    /// The attachment and the zone; nothing for a free row.
+    pub const fn get(self) -> Option<(Attachment, Zone)> {
+        let attachment = Attachment(self.0 & !Self::ZONE);
+        match self.zone_of(attachment) {
+            Some(zone) => Some((attachment, zone)),
+            None => None,
+        }
+    }
+}
+
+impl Attachment {
+    /// The row at which it is looked for first; the others follow it, and the first the last.
+    #[inline(always)]
+    pub const fn row(self) -> u32 {
+        (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - ZONE_ROWS.trailing_zeros())) as u32
     }
 }
 
@@ -274,5 +321,7 @@ impl GateConfig {
     }
 }
 
+const _: () = assert!(ZONE_ROWS.is_power_of_two() && MAX_ZONES < 0xff);
+const _: () = assert!(size_of::<ZoneRow>() == 8 && align_of::<ZoneRow>() == 8);
 const _: () = assert!(size_of::<Attachment>() == 8 && align_of::<Attachment>() == 8);
 const _: () = assert!(size_of::<GateConfig>() == 24 + 16 * Class::COUNT && align_of::<GateConfig>() == 8);

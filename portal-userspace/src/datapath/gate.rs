@@ -90,6 +90,7 @@ impl Gate {
 
     fn load_with(mut loader: EbpfLoader<'_>, clients: u32) -> Result<(Self, GateMaps)> {
         let mut ebpf = loader
+            .map_max_entries("INDEX", pins::index_buckets(clients))
             .map_max_entries("SESSIONS", clients)
             .map_max_entries("CLIENTS", clients)
             .map_max_entries("OWNERS", pins::max_owners(clients))
@@ -102,7 +103,7 @@ impl Gate {
         let maps = GateMaps {
             names: ZoneNames::create()?,
             zones: ZoneTables::new(take(&mut ebpf, "ZONES")?, take(&mut ebpf, "CONFIG")?, take(&mut ebpf, "SERVICES")?),
-            sessions: SessionTable::new(take(&mut ebpf, "SESSIONS")?, clients),
+            sessions: SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "SESSIONS")?)?,
             clients: ClientStates::new(take(&mut ebpf, "CLIENTS")?),
             owners: Owners::new(take(&mut ebpf, "OWNERS")?),
             garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),

@@ -1,12 +1,14 @@
 //! The kernel's side of Portal: loading and attaching its programs, and their maps with their types.
 
 pub mod attachment;
+mod attachments;
 pub mod clients;
 pub mod counters;
 mod explain;
 pub mod garden;
 pub mod gate;
 mod link;
+mod mapped;
 mod meter;
 pub mod names;
 pub mod object;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/portal/          locked by the running portald
-//!     v2/                      the version of the maps' layout
+//!     v3/                      the version of the maps' layout
 //!         SESSIONS, CONFIG, …  the maps of the programs, and NAMES: which zone has which number
 //!         link-<ifindex>       the gate's attachment to the interface
 //!         meter-<ifindex>      the meter's, where the kernel has tcx
@@ -21,8 +21,8 @@ use aya::maps::{MapInfo, MapType};
 use portal_common::{
     budget::Budgets,
     tables::{
-        self, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
-        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, Session,
+        Bucket, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
+        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, SessionIndex, SessionRow, ZONE_ROWS, ZoneRow,
     },
 };
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -30,7 +30,7 @@ use rustix::fs::{FlockOperation, flock, statfs};
 use super::{attachment::Attachment, names::Name};
 
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
-const LAYOUT: &str = "v2";
+const LAYOUT: &str = "v3";
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -53,6 +53,11 @@ const NAMES: &str = "NAMES";
 /// How many addresses can be bound to clients: a phone has an IPv4 address, a link-local one, and one or two of IPv6.
 pub(crate) const fn max_owners(clients: u32) -> u32 {
     clients.saturating_mul(4)
+}
+
+/// How many buckets the index of so many sessions has, with the one that says how it is hashed.
+pub(crate) const fn index_buckets(clients: u32) -> u32 {
+    SessionIndex::buckets_for(clients) + 1
 }
 
 /// The directory with the pins of this version. Reading it changes nothing.
@@ -121,9 +126,10 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
     let (client, owned, service) = (size_of::<ClientKey>(), size_of::<OwnedAddress>(), size_of::<ServiceKey>());
     let trie_key = index + size_of::<GardenKey>();
     vec![
-        map("ZONES", MapType::Hash, size_of::<tables::Attachment>(), index, MAX_ATTACHMENTS),
+        map("ZONES", MapType::Array, index, size_of::<ZoneRow>(), ZONE_ROWS),
         map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), MAX_ZONES),
-        map("SESSIONS", MapType::Hash, client, size_of::<Session>(), clients),
+        map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_buckets(clients)),
+        map("SESSIONS", MapType::Array, index, size_of::<SessionRow>(), clients),
         map("CLIENTS", MapType::Array, index, size_of::<ClientState<u64>>(), clients),
         map("OWNERS", MapType::Hash, owned, client, max_owners(clients)),
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),

@@ -40,7 +40,7 @@ impl Secrets {
     }
 }
 
-fn random_key() -> Result<Key> {
+pub(super) fn random_key() -> Result<Key> {
     let mut bytes = [0u8; 16];
     let filled = getrandom(&mut bytes, GetRandomFlags::empty()).context("the kernel has no randomness to give")?;
     anyhow::ensure!(filled == bytes.len(), "the kernel gave {filled} random bytes instead of {}", bytes.len());

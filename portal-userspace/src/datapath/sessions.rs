@@ -1,21 +1,29 @@
-//! The kernel's table of sessions: the truth about who is logged in.
+//! The kernel's table of sessions, with its index: the truth about who is logged in.
+//!
+//! A client is logged in if the index has an entry for it. The entry is one word, written last and taken away first, so that the gate never finds a
+//! session that is half written.
 
-use std::{
-    os::fd::AsFd as _,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::Ordering::{Acquire, Release},
 };
 
-use anyhow::{Context as _, Result, bail};
-use aya::maps::{HashMap, IterableMap as _, Map, MapData, MapError};
-use portal_common::tables::{ClientKey, Session};
+use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, MapData};
+use portal_common::{
+    siphash::Key,
+    tables::{Bucket, ClientKey, IndexEntry, Session, SessionIndex, SessionRow},
+};
 
-type Sessions = HashMap<MapData, ClientKey, Session>;
+use super::{mapped::Mapped, pins::index_buckets, secrets::random_key};
 
-/// The kernel's map from client to session. Only the daemon inserts into it.
+/// The kernel's table of sessions. Only the daemon writes it.
 pub struct SessionTable {
-    /// Locked for one system call, never for a walk: the kernel's map needs no lock, aya's writing methods do.
-    map: RwLock<Sessions>,
-    capacity: u32,
+    index: Mapped<Bucket>,
+    rows: Mapped<SessionRow>,
+    header: SessionIndex,
+    /// Held over every change: the gate needs no lock, two writers do.
+    writing: Mutex<()>,
 }
 
 /// Why a session could not be written.
@@ -29,91 +37,155 @@ pub enum InsertError {
         /// How many sessions the table holds.
         capacity: u32,
     },
-    /// The kernel refused.
-    #[error("the kernel refused to store the session")]
-    Kernel(#[source] MapError),
 }
+
+/// Where an entry of the index is: the bucket, and the place in it.
+type At = (u32, usize);
 
 impl SessionTable {
     /// A table of its own, that no program reads.
     pub fn create(capacity: u32) -> Result<Self> {
-        let map = HashMap::create(capacity, 0).context("cannot create a BPF hash map")?;
-        Ok(Self::new(map, capacity))
+        Self::over(Mapped::create(index_buckets(capacity))?, Mapped::create(capacity)?)
     }
 
-    /// The table in a map that a program reads.
-    pub fn new(map: Sessions, capacity: u32) -> Self {
-        Self { map: RwLock::new(map), capacity }
+    /// The table in maps that a program reads. New ones are prepared; of others the sessions stay.
+    pub fn new(index: &Array<MapData, Bucket>, rows: &Array<MapData, SessionRow>) -> Result<Self> {
+        Self::over(Mapped::new(index)?, Mapped::new(rows)?)
+    }
+
+    fn over(index: Mapped<Bucket>, rows: Mapped<SessionRow>) -> Result<Self> {
+        let buckets = index.len().checked_sub(1).filter(|n| *n > 0).context("the index of sessions has no bucket")?;
+        let mut header = SessionIndex::from_bucket(&index.read(0));
+        if header.buckets() == 0 {
+            let Key(seeds) = random_key()?;
+            header = SessionIndex::new(seeds, buckets);
+            index.write(0, &header.to_bucket());
+        }
+        ensure!(header.buckets() == u64::from(buckets), "the index of sessions was made for another size");
+        let table = Self { index, rows, header, writing: Mutex::default() };
+        table.repair();
+        Ok(table)
+    }
+
+    /// A daemon that was killed may have left a row without an entry: nobody's.
+    fn repair(&self) {
+        for slot in 0..self.rows.len() {
+            let SessionRow { client, .. } = self.rows.read(slot);
+            if client != ClientKey::NONE && self.entry(client).is_none_or(|(_, entry)| entry.slot() != slot) {
+                self.forget(slot);
+            }
+        }
     }
 
     /// How many sessions fit.
     pub fn capacity(&self) -> u32 {
-        self.capacity
+        self.rows.len()
     }
 
     /// The client's session, live or expired.
-    pub fn get(&self, client: ClientKey) -> Result<Option<Session>> {
-        match self.read().get(&client, 0) {
-            Ok(session) => Ok(Some(session)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(e) => Err(e).context("cannot read the session table"),
-        }
+    pub fn get(&self, client: ClientKey) -> Option<Session> {
+        let (_, entry) = self.entry(client)?;
+        let row = self.rows.read(entry.slot());
+        (row.client == client).then_some(row.session)
     }
 
-    /// Writes the client's session. When this returns, the gate lets the client through.
+    /// Writes the client's session, into the slot it names: the client's own, or a free one. When this returns, the gate lets the client through.
     pub fn insert(&self, client: ClientKey, session: Session) -> Result<(), InsertError> {
-        match self.write().insert(client, session, 0) {
-            Ok(()) => Ok(()),
-            Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::E2BIG) => {
-                Err(InsertError::Full { capacity: self.capacity })
-            }
-            Err(e) => Err(InsertError::Kernel(e)),
+        let _writing = self.lock();
+        let full = InsertError::Full { capacity: self.capacity() };
+        let slot = session.slot();
+        if slot >= self.capacity() {
+            return Err(full);
         }
+        let previous = self.entry(client);
+        let at = match previous {
+            Some((at, _)) => at,
+            None => self.free(client).ok_or(full)?,
+        };
+        // Where the client's session runs on in its slot, each word of it changes by itself; any mixture of old and new is one that either permits.
+        self.rows.write(slot, &SessionRow { client, session });
+        self.set(at, IndexEntry::new(self.header.place(client).tag, slot));
+        if let Some((_, entry)) = previous
+            && entry.slot() != slot
+        {
+            self.forget(entry.slot());
+        }
+        Ok(())
     }
 
     /// Removes the client's session; whether there was one. When this returns, the client is a stranger.
-    pub fn remove(&self, client: ClientKey) -> Result<bool> {
-        match self.write().remove(&client) {
-            Ok(()) => Ok(true),
-            Err(MapError::KeyNotFound) => Ok(false),
-            Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(e) => Err(e).context("cannot remove from the session table"),
-        }
+    pub fn remove(&self, client: ClientKey) -> bool {
+        let _writing = self.lock();
+        let Some((at, entry)) = self.entry(client) else { return false };
+        self.set(at, IndexEntry::NONE);
+        self.forget(entry.slot());
+        true
     }
 
-    /// The clients whose session is wanted, in no order; one may come twice.
+    /// The clients whose session is wanted, in the order of their slots.
     ///
-    /// Writers go on meanwhile: what they change during the walk may or may not be seen. Takes up to a microsecond for
-    /// each place in the table. Fails where the kernel does, and where so much changes that the walk finds no end.
-    pub fn find(&self, wanted: impl Fn(ClientKey, &Session) -> bool) -> Result<Vec<(ClientKey, Session)>> {
-        let map = self.second_handle().context("cannot open the session table once more")?;
-        // The walk begins again where the session it stands at is removed.
-        let most = 4 * self.capacity as usize + 1024;
+    /// Writers go on meanwhile: what they change during the walk may or may not be seen. Takes some nanoseconds for each place in the table.
+    pub fn find(&self, wanted: impl Fn(ClientKey, &Session) -> bool) -> Vec<(ClientKey, Session)> {
         let mut found = Vec::new();
-        for (seen, entry) in map.iter().enumerate() {
-            let (client, session) = entry.context("cannot read the session table")?;
-            if seen >= most {
-                bail!("the session table changes faster than it can be read; try again");
+        for slot in 0..self.rows.len() {
+            if self.rows.words(slot)[0].load(Acquire) == ClientKey::NONE.to_word() {
+                continue;
             }
-            if wanted(client, &session) {
+            let SessionRow { client, session } = self.rows.read(slot);
+            // A slot may be on its way from one client to another.
+            let settled = session.slot() == slot && self.entry(client).is_some_and(|(_, entry)| entry.slot() == slot);
+            if settled && wanted(client, &session) {
                 found.push((client, session));
             }
         }
-        Ok(found)
+        found
     }
 
-    /// The same map, for as long as a walk takes.
-    fn second_handle(&self) -> Result<Sessions> {
-        let fd = self.read().map().fd().as_fd().try_clone_to_owned()?;
-        Ok(HashMap::try_from(Map::HashMap(MapData::from_fd(fd)?))?)
+    /// The client's entry.
+    fn entry(&self, client: ClientKey) -> Option<(At, IndexEntry)> {
+        let place = self.header.place(client);
+        let all = place.buckets.into_iter().flat_map(|bucket| self.entries(bucket));
+        let mut own = all.filter(|(_, entry)| entry.has(place.tag) && entry.slot() < self.rows.len());
+        own.find(|(_, entry)| self.rows.words(entry.slot())[0].load(Acquire) == client.to_word())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Sessions> {
-        // The kernel's map is consistent whatever a panicking thread was doing.
-        self.map.read().unwrap_or_else(PoisonError::into_inner)
+    /// A free place for the client's entry, in the emptier of its buckets.
+    fn free(&self, client: ClientKey) -> Option<At> {
+        let place = self.header.place(client);
+        let mut emptiest: Option<(usize, At)> = None;
+        for bucket in place.buckets {
+            // The gate looks at the first entry with the tag alone. That another client has the same tag and the same bucket happens to one in
+            // thousands of millions.
+            if self.entries(bucket).any(|(_, entry)| entry.has(place.tag)) {
+                return None;
+            }
+            let mut free = self.entries(bucket).filter(|(_, entry)| *entry == IndexEntry::NONE).map(|(at, _)| at);
+            if let Some(first) = free.next() {
+                let room = 1 + free.count();
+                if emptiest.is_none_or(|(most, _)| room > most) {
+                    emptiest = Some((room, first));
+                }
+            }
+        }
+        emptiest.map(|(_, at)| at)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Sessions> {
-        self.map.write().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self, bucket: u32) -> impl Iterator<Item = (At, IndexEntry)> {
+        let words = self.index.words(bucket).iter().enumerate();
+        words.map(move |(i, word)| ((bucket, i), IndexEntry::from_word(word.load(Acquire))))
+    }
+
+    fn set(&self, (bucket, i): At, entry: IndexEntry) {
+        self.index.words(bucket)[i].store(entry.to_word(), Release);
+    }
+
+    /// Makes the slot nobody's.
+    fn forget(&self, slot: u32) {
+        self.rows.words(slot)[0].store(ClientKey::NONE.to_word(), Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // What it guards is consistent after each store.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,9 +8,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData};
 use network_types::ip::IpProto;
-use portal_common::tables::{Address, Attachment, GateConfig, Service, ServiceKey, Zone};
+use portal_common::tables::{Address, Attachment, GateConfig, Service, ServiceKey, ZONE_ROWS, Zone, ZoneRow};
 
-use super::pins::MAX_SERVICES;
+use super::{attachments::AttachmentTable, pins::MAX_SERVICES};
 
 const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
@@ -38,7 +38,7 @@ pub struct ZonePolicy {
 
 /// The tables that say which zones there are.
 pub struct ZoneTables {
-    zones: HashMap<MapData, Attachment, u32>,
+    zones: AttachmentTable,
     configs: Array<MapData, GateConfig>,
     services: HashMap<MapData, ServiceKey, u32>,
 }
@@ -65,18 +65,18 @@ impl ZonePolicy {
 impl ZoneTables {
     /// The tables in these maps.
     pub fn new(
-        zones: HashMap<MapData, Attachment, u32>,
+        zones: Array<MapData, ZoneRow>,
         configs: Array<MapData, GateConfig>,
         services: HashMap<MapData, ServiceKey, u32>,
     ) -> Self {
-        Self { zones, configs, services }
+        Self { zones: AttachmentTable::new(zones), configs, services }
     }
 
     /// Tables of their own, that no program reads.
     pub fn create() -> Result<Self> {
         let context = "cannot create a BPF map";
         Ok(Self::new(
-            HashMap::create(super::pins::MAX_ATTACHMENTS, 0).context(context)?,
+            Array::create(ZONE_ROWS, 0).context(context)?,
             Array::create(portal_common::tables::MAX_ZONES, 0).context(context)?,
             HashMap::create(MAX_SERVICES, 0).context(context)?,
         ))
@@ -88,9 +88,7 @@ impl ZoneTables {
         self.fill_services(*zone, &policy.destinations())?;
         self.configure(*zone, *config)?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
-        self.zones
-            .insert(attachment, u32::from(zone.number()), 0)
-            .context("cannot tell the gate which frames belong to a zone")?;
+        self.zones.insert(*attachment, *zone)?;
         self.detach_where(|place, number| number == *zone && place != *attachment)
     }
 
@@ -113,12 +111,9 @@ impl ZoneTables {
 
     /// Lets no frames in by the attachments for which this is so.
     pub fn detach_where(&mut self, unwanted: impl Fn(Attachment, Zone) -> bool) -> Result<()> {
-        let context = "cannot read which frames belong to which zone";
-        let rows = self.zones.iter().collect::<Result<Vec<_>, _>>().context(context)?;
-        for (place, number) in rows {
-            // A number that no zone can have is of no use either.
-            if u16::try_from(number).map_or(true, |number| unwanted(place, Zone::new(number))) {
-                self.zones.remove(&place).or_else(super::absent).context("cannot take a zone off its interface")?;
+        for (place, zone) in self.zones.rows()? {
+            if unwanted(place, zone) {
+                self.zones.remove(place)?;
             }
         }
         Ok(())
@@ -207,8 +202,13 @@ mod tests {
     fn a_zone_is_where_it_was_put_last_until_it_is_removed() {
         let mut tables = ZoneTables::create().unwrap();
         let places = |tables: &ZoneTables| {
-            let mut rows: Vec<_> =
-                tables.zones.iter().map(|row| row.unwrap()).map(|(a, n)| (a.ifindex(), a.vlans(), n)).collect();
+            let mut rows: Vec<_> = tables
+                .zones
+                .rows()
+                .unwrap()
+                .into_iter()
+                .map(|(a, zone)| (a.ifindex(), a.vlans(), zone.number()))
+                .collect();
             rows.sort_unstable();
             rows
         };

@@ -49,7 +49,6 @@ impl From<InsertError> for SessionError {
     fn from(e: InsertError) -> Self {
         match e {
             InsertError::Full { capacity } => Self::Full { capacity },
-            InsertError::Kernel(e) => Self::Kernel(e.into()),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Entry {
 impl SessionStore {
     /// The sessions in these tables; what is in them stays.
     pub fn over(table: SessionTable, states: ClientStates, owners: Owners) -> Result<Self> {
-        let used: Vec<u32> = table.find(|_, _| true)?.iter().map(|(_, session)| session.slot()).collect();
+        let used: Vec<u32> = table.find(|_, _| true).iter().map(|(_, session)| session.slot()).collect();
         let slots = Slots::new(states.slots(), used);
         Ok(Self {
             table,
@@ -151,7 +151,7 @@ impl SessionStore {
     ///
     /// The gate may bind an address to a session at the very moment at which it ends. Such a row keeps nobody out, but takes up room.
     pub fn release_stale_addresses(&self) -> Result<usize, SessionError> {
-        let gone = |client| matches!(self.table.get(client), Ok(None));
+        let gone = |client| self.table.get(client).is_none();
         self.owners.release_where(gone).map_err(SessionError::Kernel)
     }
 
@@ -160,7 +160,7 @@ impl SessionStore {
         if zones.is_empty() {
             return Ok(0);
         }
-        let found = self.table.find(|client, _| zones.contains(&client.zone())).map_err(SessionError::Kernel)?;
+        let found = self.table.find(|client, _| zones.contains(&client.zone()));
         for (client, _) in &found {
             let _writing = self.lock();
             if let Some(entry) = self.read(*client)? {
@@ -179,7 +179,7 @@ impl SessionStore {
     ) -> Result<Vec<Entry>, SessionError> {
         let now = clock::now_ns();
         let mut found = Vec::new();
-        for (client, session) in self.table.find(|client, _| whose(client)).map_err(SessionError::Kernel)? {
+        for (client, session) in self.table.find(|client, _| whose(client)) {
             let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
             let entry = Entry { client, session, state };
             if wanted(&entry, now) {
@@ -193,7 +193,7 @@ impl SessionStore {
 
     /// The client's entry, over or not.
     pub(super) fn read(&self, client: ClientKey) -> Result<Option<Entry>, SessionError> {
-        let Some(session) = self.table.get(client).map_err(SessionError::Kernel)? else { return Ok(None) };
+        let Some(session) = self.table.get(client) else { return Ok(None) };
         let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
         Ok(Some(Entry { client, session, state }))
     }
@@ -259,7 +259,7 @@ impl SessionStore {
 
     /// Removes the session; the caller holds `writing`.
     fn end(&self, Entry { client, session, .. }: &Entry, cause: Cause) -> Result<(), SessionError> {
-        self.table.remove(*client).map_err(SessionError::Kernel)?;
+        self.table.remove(*client);
         // From here on the client is a stranger. Its state is read again: the gate may have bound another address.
         let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
         for address in state.bindings.iter() {
