@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;
 use portal_common::{
     Reason,
-    decide::{Action, Decision, decide, locate},
+    decide::{Action, Decision, decide, familiar, locate},
     frame::{Frame as _, MAX_REDIRECTED_LEN},
 };
 
@@ -23,6 +23,10 @@ fn gate(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let ifindex = packet.ingress_ifindex();
     let tables = Kernel::<true> { ifindex, ctx: ctx.ctx };
+    if let Some(known) = familiar(&packet, &tables) {
+        count(known.row, opaque(known.reason as u32) as usize);
+        return number(known.action);
+    }
     let place = match locate(&packet, &tables) {
         Ok(place) => place,
         Err((row, reason)) => return drop_for(row, reason),

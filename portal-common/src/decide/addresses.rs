@@ -79,10 +79,9 @@ fn holds_on<T: Tables>(tables: &T, strictness: Strictness, owner: ClientKey, now
     matches!(strictness, Strictness::Strict) || now_ns.saturating_sub(seen) < OWNED_WHILE_SEEN_NS
 }
 
-/// Whether the session is bound to the address already.
+/// Whether the session is bound to the address, given in words, already.
 #[inline(always)]
-pub(super) fn is_bound<W: Word>(bindings: &Bindings<W>, address: Address) -> bool {
-    let [high, low] = address.words();
+pub(super) fn is_bound<W: Word>(bindings: &Bindings<W>, [high, low]: [u64; 2]) -> bool {
     let mut i = 0;
     while i < MAX_BINDINGS {
         let [bound_high, bound_low] = &bindings.addresses[i];

@@ -44,7 +44,7 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     let claimed = network.claimed;
     if !matches!(strictness, Strictness::Off)
         && claimed != Address::UNSPECIFIED
-        && !addresses::is_bound(&state.bindings, claimed)
+        && !addresses::is_bound(&state.bindings, claimed.words())
         && !tables.bind(&Binding { client, claimed, slot: session.slot(), strictness, now_ns })
     {
         return Err(Estranged::Address);

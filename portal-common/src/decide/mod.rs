@@ -4,6 +4,7 @@
 //! stranger do ([`stranger`]). What a stranger is given is charged to its budget at one place, here.
 
 mod addresses;
+mod familiar;
 mod link;
 mod member;
 mod network;
@@ -14,6 +15,7 @@ mod tcp;
 mod tests;
 
 pub use addresses::{Binding, bind};
+pub use familiar::{Familiar, familiar};
 pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};
 
 use self::{link::Link, member::Estranged, network::Network};

@@ -49,7 +49,7 @@ pub(super) enum Kind {
 
 /// The longest frame that is not a jumbo frame, bytes: with two VLAN tags. No frame whose first buffer is this short has more buffers, in the
 /// drivers that make several; if one had, its length would be read where the packet says that it is longer.
-const USUAL_LEN: usize = 1522;
+pub(super) const USUAL_LEN: usize = 1522;
 
 impl Network {
     pub(super) const EMPTY: Self = Self {

@@ -252,6 +252,12 @@ impl GateConfig {
         self.has(READY)
     }
 
+    /// Whether the zone is configured, enforces, and captures nothing.
+    #[inline(always)]
+    pub const fn is_plain(&self) -> bool {
+        self.flags & (READY | SHADOW | CAPTURING) == READY
+    }
+
     /// Whether the zone is in shadow mode.
     #[inline(always)]
     pub const fn is_shadow(&self) -> bool {
