@@ -3,7 +3,7 @@
 use crate::{
     bucket,
     reason::Reason,
-    tables::{ClientState, Flow, Session},
+    tables::{ClientState, Flow, GateConfig, Session},
     word::Word,
 };
 
@@ -68,9 +68,10 @@ pub fn charge<W: Word>(
     direction: Direction,
     load: Load,
     now_ns: u64,
-    burst_ns: u64,
+    config: &GateConfig,
 ) -> Result<(), Refusal> {
     let Load { packets, bytes } = load;
+    let burst_ns = config.rate_burst_ns();
     let (flow, rate) = of(state, session, direction);
     if rate.is_limited() && !bucket::spend(&flow.bucket, now_ns, rate.cost_ns(bytes), burst_ns) {
         return Err(Refusal::Rate);
@@ -82,8 +83,11 @@ pub fn charge<W: Word>(
             return Err(Refusal::Quota { first: used <= session.quota_bytes() });
         }
     }
-    flow.packets.add(packets);
-    flow.bytes.add(bytes);
+    // An atomic addition is 5 to 6 ns: where nobody wants to know, it is not made.
+    if config.is_accounting() {
+        flow.packets.add(packets);
+        flow.bytes.add(bytes);
+    }
     if matches!(direction, Direction::Up) {
         let seen = state.last_seen_ns.load();
         if now_ns.wrapping_sub(seen) > SEEN_EVERY_NS && now_ns > seen {
@@ -101,8 +105,9 @@ pub fn check<W: Word>(
     direction: Direction,
     load: Load,
     now_ns: u64,
-    burst_ns: u64,
+    config: &GateConfig,
 ) -> Result<(), Refusal> {
+    let burst_ns = config.rate_burst_ns();
     let bytes = load.bytes;
     let (flow, rate) = of(state, session, direction);
     if rate.is_limited() && !bucket::has(&flow.bucket, now_ns, rate.cost_ns(bytes), burst_ns) {
@@ -132,14 +137,14 @@ mod tests {
 
     const MS: u64 = 1_000_000;
     const S: u64 = 1_000 * MS;
-    const BURST: u64 = 100 * MS;
+    const CONFIG: GateConfig = GateConfig::new([2; 6]).with_rate_burst_ns(100 * MS);
 
     #[test]
     fn only_what_passes_is_counted() {
         let state = ClientState::<AtomicU64>::default();
         // 8 Mbit/s: a kilobyte takes a millisecond; 100 fit the burst.
         let session = Session::new(0, Session::NEVER, 0).with_rates(Rate::UNLIMITED, Rate::bits_per_second(8_000_000));
-        let pass = |direction, now| charge(&state, &session, direction, Load::frame(1_000), now, BURST).is_ok();
+        let pass = |direction, now| charge(&state, &session, direction, Load::frame(1_000), now, &CONFIG).is_ok();
         assert_eq!((0..300).filter(|_| pass(Direction::Down, 1_000 * MS)).count(), 100);
         assert!((0..300).all(|_| pass(Direction::Up, 1_000 * MS)), "the other direction has no limit");
         assert_eq!((state.down.packets.load(Relaxed), state.down.bytes.load(Relaxed)), (100, 100_000));
@@ -156,8 +161,8 @@ mod tests {
             ("one byte too many crosses", Direction::Up, 1, Err(Refusal::Quota { first: true })),
             ("then nothing passes", Direction::Down, 1, Err(Refusal::Quota { first: false })),
         ] {
-            let would = check(&state, &session, direction, Load::frame(bytes), MS, BURST);
-            assert_eq!(charge(&state, &session, direction, Load::frame(bytes), MS, BURST), expected, "{sentence}");
+            let would = check(&state, &session, direction, Load::frame(bytes), MS, &CONFIG);
+            assert_eq!(charge(&state, &session, direction, Load::frame(bytes), MS, &CONFIG), expected, "{sentence}");
             assert_eq!(would, expected, "{sentence}: asked before");
         }
         assert_eq!(state.up.bytes.load(Relaxed) + state.down.bytes.load(Relaxed), 2_500);
@@ -174,7 +179,7 @@ mod tests {
             ("but after it", Direction::Up, 6 * S + 1, 6 * S + 1),
             ("another CPU's clock reading is older", Direction::Up, 4 * S, 6 * S + 1),
         ] {
-            charge(&state, &session, direction, Load::frame(1), now, BURST).unwrap();
+            charge(&state, &session, direction, Load::frame(1), now, &CONFIG).unwrap();
             assert_eq!(state.last_seen_ns.load(Relaxed), seen, "{sentence}");
         }
     }

@@ -35,9 +35,9 @@ pub(crate) static INDEX: Array<Bucket, 16_384, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SESSIONS: Array<SessionRow, 65_536, MMAPABLE> = Array::new();
 
-/// What each session has carried, by its slot. User space sets the size.
+/// What each session has carried, by its slot. User space sets the size, and maps it into its memory: which also puts each on cache lines of its own.
 #[btf_map]
-pub(crate) static CLIENTS: Array<ClientState<KernelWord>, 65_536> = Array::new();
+pub(crate) static CLIENTS: Array<ClientState<KernelWord>, 65_536, MMAPABLE> = Array::new();
 
 /// Who uses which address. User space sets the size.
 #[btf_map]

@@ -56,10 +56,13 @@ fn behind<const AT: usize, F: Frame + ?Sized, T: Tables>(
         p::ETHER_IPV6 => ipv6::<AT, F>(frame, len)?,
         _ => return None,
     };
-    let source = frame.read::<6>(6).filter(|source| source[0] & 1 == 0)?;
+    let client = ClientKey::with_mac_behind(frame.read::<8>(4)?);
+    if client.is_group() {
+        return None;
+    }
     let zone = tables.zone(vlan, 0)?;
     let config = tables.config(zone).filter(|config| config.is_plain())?;
-    let client = ClientKey::new(zone, source);
+    let client = client.in_zone(zone);
     let session = tables.session(&client)?;
     let now_ns = tables.now_ns();
     let state = tables.state(session.slot()).filter(|_| session.is_live(now_ns))?;
@@ -69,7 +72,7 @@ fn behind<const AT: usize, F: Frame + ?Sized, T: Tables>(
     if !matches!(config.strictness(), Strictness::Off) && !addresses::is_bound(&state.bindings, claimed) {
         return None;
     }
-    let charged = meter::charge(state, session, Direction::Up, Load::frame(len as u64), now_ns, config.rate_burst_ns());
+    let charged = meter::charge(state, session, Direction::Up, Load::frame(len as u64), now_ns, config);
     let (action, reason) = match charged {
         Ok(()) => (Action::Pass, Reason::Authorized),
         Err(refused) => (Action::Drop, refusal(tables, refused, Direction::Up, client, now_ns)),
@@ -91,7 +94,8 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<[u6
     if h[9] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCP_SERVER.to_be_bytes() {
         return None;
     }
-    let source = u32::from_be_bytes([h[12], h[13], h[14], h[15]]);
+    // Read by itself: the compiler would put it together byte by byte.
+    let source = u32::from_be_bytes(frame.read::<4>(AT + 12)?);
     // IPv4-mapped: RFC 4291 section 2.5.5.2.
     (source != 0).then_some([0, 0xffff << 32 | u64::from(source)])
 }

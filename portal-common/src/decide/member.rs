@@ -49,11 +49,11 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     {
         return Err(Estranged::Address);
     }
-    let (load, burst) = (Load::frame(u64::from(network.frame_len())), config.rate_burst_ns());
+    let load = Load::frame(u64::from(network.frame_len()));
     let charged = if T::LIVE {
-        meter::charge(state, session, Direction::Up, load, now_ns, burst)
+        meter::charge(state, session, Direction::Up, load, now_ns, config)
     } else {
-        meter::check(state, session, Direction::Up, load, now_ns, burst)
+        meter::check(state, session, Direction::Up, load, now_ns, config)
     };
     *decision = match charged {
         Ok(()) => Decision::pass(Reason::Authorized),

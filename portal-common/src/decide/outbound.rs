@@ -98,7 +98,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         && let Some(state) = tables.state(session.slot())
         && !session.is_idle(state.last_seen_ns.load(), now_ns)
     {
-        let charged = meter::charge(state, session, Direction::Down, departure.load, now_ns, config.rate_burst_ns());
+        let charged = meter::charge(state, session, Direction::Down, departure.load, now_ns, config);
         return match charged {
             Ok(()) => Outbound::Metered,
             Err(refused) => Outbound::Drop(refusal(tables, refused, Direction::Down, client, now_ns)),

@@ -157,6 +157,8 @@ const SHADOW: u32 = 2;
 const GARDEN: u32 = 4;
 const NAMES: u32 = 8;
 const CAPTURING: u32 = 16;
+/// Zero, as everything, stands for what is done where nothing is said.
+const UNCOUNTED: u32 = 32;
 
 impl GateConfig {
     /// What a map holds that user space has not filled.
@@ -250,6 +252,18 @@ impl GateConfig {
     #[inline(always)]
     pub const fn is_ready(&self) -> bool {
         self.has(READY)
+    }
+
+    /// Counting what clients carry, or not.
+    #[must_use]
+    pub const fn with_accounting(self, accounting: bool) -> Self {
+        self.with_flag(UNCOUNTED, !accounting)
+    }
+
+    /// Whether it is counted what clients carry.
+    #[inline(always)]
+    pub const fn is_accounting(&self) -> bool {
+        !self.has(UNCOUNTED)
     }
 
     /// Whether the zone is configured, enforces, and captures nothing.

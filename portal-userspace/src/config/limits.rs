@@ -18,6 +18,8 @@ section! {
         rate_burst: RateBurst = RateBurst::default(),
         /// How many bytes it may send and receive, together, in a session.
         quota: OrNone<ByteCount> = OrNone::NONE,
+        /// Whether it is counted what it sends and receives.
+        accounting: bool = true,
         /// After how long without a frame from it a session ends.
         idle: OrNone<IdleTime> = OrNone::NONE,
     }

@@ -104,7 +104,7 @@ impl Gate {
             names: ZoneNames::create()?,
             zones: ZoneTables::new(take(&mut ebpf, "ZONES")?, take(&mut ebpf, "CONFIG")?, take(&mut ebpf, "SERVICES")?),
             sessions: SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "SESSIONS")?)?,
-            clients: ClientStates::new(take(&mut ebpf, "CLIENTS")?),
+            clients: ClientStates::new(&take(&mut ebpf, "CLIENTS")?)?,
             owners: Owners::new(take(&mut ebpf, "OWNERS")?),
             garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),
             counters: CounterReader::new(take::<PerCpuArray<_, _>>(&mut ebpf, "COUNTERS")?),

@@ -41,7 +41,7 @@ pub(super) struct KernelLimits {
 
 impl KernelLimits {
     pub(super) fn configured(limits: &SessionLimits) -> Self {
-        let SessionLimits { rate_up, rate_down, rate_burst: _, quota, idle } = limits;
+        let SessionLimits { rate_up, rate_down, rate_burst: _, accounting: _, quota, idle } = limits;
         Self {
             rate_up: rate(*rate_up),
             rate_down: rate(*rate_down),

@@ -180,7 +180,7 @@ impl SessionStore {
         let now = clock::now_ns();
         let mut found = Vec::new();
         for (client, session) in self.table.find(|client, _| whose(client)) {
-            let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+            let state = self.states.read(session.slot());
             let entry = Entry { client, session, state };
             if wanted(&entry, now) {
                 found.push(entry);
@@ -194,7 +194,7 @@ impl SessionStore {
     /// The client's entry, over or not.
     pub(super) fn read(&self, client: ClientKey) -> Result<Option<Entry>, SessionError> {
         let Some(session) = self.table.get(client) else { return Ok(None) };
-        let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+        let state = self.states.read(session.slot());
         Ok(Some(Entry { client, session, state }))
     }
 
@@ -246,10 +246,10 @@ impl SessionStore {
             let slot = self.slots.take().ok_or(SessionError::Full { capacity: self.capacity() })?;
             let state = ClientState::default();
             let session = session(now, None, slot);
-            let written = self.states.write(slot, state).map_err(SessionError::Kernel);
-            if let Err(e) = written.and_then(|()| Ok(self.table.insert(client, session)?)) {
+            self.states.write(slot, &state);
+            if let Err(e) = self.table.insert(client, session) {
                 self.slots.untake(slot);
-                return Err(e);
+                return Err(e.into());
             }
             Entry { client, session, state }
         };
@@ -261,7 +261,7 @@ impl SessionStore {
     fn end(&self, Entry { client, session, .. }: &Entry, cause: Cause) -> Result<(), SessionError> {
         self.table.remove(*client);
         // From here on the client is a stranger. Its state is read again: the gate may have bound another address.
-        let state = self.states.read(session.slot()).map_err(SessionError::Kernel)?;
+        let state = self.states.read(session.slot());
         for address in state.bindings.iter() {
             self.owners.release(&OwnedAddress::new(client.zone(), address), *client).map_err(SessionError::Kernel)?;
         }

@@ -49,9 +49,9 @@ fn in_kernel(service: &SessionService, mac: Mac) -> Option<Session> {
 /// Writes what the gate would.
 fn carry(service: &SessionService, mac: Mac, change: impl Fn(&mut ClientState<u64>)) {
     let slot = in_kernel(service, mac).unwrap().slot();
-    let mut state = service.store.states.read(slot).unwrap();
+    let mut state = service.store.states.read(slot);
     change(&mut state);
-    service.store.states.write(slot, state).unwrap();
+    service.store.states.write(slot, &state);
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Setting {
             maps.zones.configure(*zone, GateConfig::UNFILLED)?;
         }
         for client in &self.clients {
-            maps.clients.write(client.session.slot(), client.state)?;
+            maps.clients.write(client.session.slot(), &client.state);
             maps.sessions.insert(client.key, client.session)?;
         }
         for (address, client) in &self.owners {

@@ -132,7 +132,7 @@ impl Bench {
             if !learns || plain(state).bindings.iter().count() < MAX_BINDINGS {
                 continue;
             }
-            let mut kernel = self.maps.clients.read(slot).expect("it is readable");
+            let mut kernel = self.maps.clients.read(slot);
             for address in kernel.bindings.iter() {
                 let address = OwnedAddress::new(client.zone(), address);
                 self.maps.owners.release(&address, *client).expect("it is writable");
@@ -141,7 +141,7 @@ impl Bench {
                 }
             }
             kernel.bindings = Bindings::default();
-            self.maps.clients.write(slot, kernel).expect("it is writable");
+            self.maps.clients.write(slot, &kernel);
             for word in state.bindings.addresses.iter().flatten() {
                 word.store(0, Ordering::Relaxed);
             }
@@ -289,7 +289,7 @@ impl Bench {
     /// Everything that a frame could change in the kernel's tables.
     pub(crate) fn state(&mut self) -> State {
         let counters = (0..=UNZONED_ROW).map(|row| self.read_row(row)).collect();
-        let clients: Vec<_> = (0..SLOTS).map(|slot| self.maps.clients.read(slot).expect("it is readable")).collect();
+        let clients: Vec<_> = (0..SLOTS).map(|slot| self.maps.clients.read(slot)).collect();
         let owners = sorted(self.host.owners.borrow().keys().map(|address| {
             (format!("{address:?}"), format!("{:?}", self.maps.owners.owner(address).expect("it is readable")))
         }));
@@ -302,7 +302,7 @@ impl Bench {
     /// Demands that what the sessions have carried and are bound to is the same in the kernel and on the host.
     pub(crate) fn demand_equal_states(&self) {
         for (slot, state) in self.host.states.iter().enumerate() {
-            let (mut kernel, mut host) = (self.maps.clients.read(slot as u32).expect("it is readable"), plain(state));
+            let (mut kernel, mut host) = (self.maps.clients.read(slot as u32), plain(state));
             // By the clock, which they read one after the other.
             (kernel.last_seen_ns, host.last_seen_ns) = (0, 0);
             assert_eq!(kernel, host, "the state of slot {slot}: the kernel's and the host's");

@@ -42,6 +42,7 @@ fn gate_config(zone: &ZoneConfig, gateway_mac: [u8; 6]) -> GateConfig {
         .with_https(https)
         .with_strictness(strictness)
         .with_shadow(guest.shadow)
+        .with_accounting(session.accounting)
         .with_rate_burst_ns(session.rate_burst.ns());
     Class::ALL.into_iter().fold(config, |config, class| config.with_limit(class, limit(budgets, class)))
 }
@@ -88,6 +89,7 @@ mod tests {
             ("anti_spoofing = \"strict\"\n", base.with_strictness(Strictness::Strict)),
             ("shadow = true\n", base.with_shadow(true)),
             ("[session]\nrate_burst = \"20ms\"\n", base.with_rate_burst_ns(20_000_000)),
+            ("[session]\naccounting = false\n", base.with_accounting(false)),
             ("[budgets]\nrequests = \"1/s burst 2\"\n", base.with_limit(Class::Requests, Limit::new(1, 2))),
             ("[budgets]\ndns_queries = \"1/s burst 2\"\n", base.with_limit(Class::DnsQueries, Limit::new(1, 2))),
             ("[budgets]\ndns_bytes = \"1kB/s burst 2kB\"\n", base.with_limit(Class::DnsBytes, Limit::new(1000, 2000))),
