@@ -1,6 +1,9 @@
 //! The list of measurements, in the order of the table.
 
-use crate::Measurement;
+use crate::{Measurement, growth, hot};
 
 /// All of them.
-pub const ALL: &[Measurement] = &[];
+pub const ALL: &[Measurement] = &[
+    Measurement { name: "hot", about: "what one client's packet costs, everything in the caches", run: hot::run },
+    Measurement { name: "growth", about: "how that cost grows with the number of clients", run: growth::run },
+];

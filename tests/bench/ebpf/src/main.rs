@@ -2,6 +2,11 @@
 #![no_std]
 #![no_main]
 
+mod inject;
+#[expect(unreachable_pub, reason = "public where user space has the same source")]
+mod plan;
+mod rivals;
+
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Passes every frame: what everything else is held against.
