@@ -49,6 +49,8 @@ unsafe impl<const N: usize> Pod for Bytes<N> {}
 pub enum Reference {
     /// Passes everything.
     Empty,
+    /// Drops everything.
+    Discard,
     /// A hash table by MAC address.
     Hash,
 }
@@ -57,6 +59,7 @@ impl Reference {
     fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Discard => "discard",
             Self::Hash => "hash",
         }
     }
@@ -81,7 +84,7 @@ impl Injector {
             .map_max_entries("CLIENTS_BY_MAC", clients)
             .load(object::PROGRAMS)
             .context("cannot load the injector")?;
-        for name in ["inject", "empty", "hash", "swallow"] {
+        for name in ["inject", "empty", "discard", "hash", "swallow"] {
             let program: &mut Xdp = ebpf.program_mut(name).context("a program is missing")?.try_into()?;
             program.load().with_context(|| format!("the verifier refuses `{name}`"))?;
         }

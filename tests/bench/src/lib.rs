@@ -17,6 +17,9 @@ pub mod object;
 pub mod plan;
 pub mod plot;
 pub mod report;
+pub mod rivals;
+pub mod strangers;
+pub mod yard;
 
 use anyhow::Result;
 
