@@ -173,9 +173,10 @@ impl Injector {
         };
         // Powers of two that begin below the number of clients, and the one client's own.
         let octaves = (main.clients.ilog2()).max(1);
-        let plan = Plan { main, other, share, pattern, octaves, family, sum, then };
+        let head = *frame.first_chunk().context("a frame without addresses")?;
+        let plan = Plan { head, main, other, share, pattern, octaves, family, sum, then };
         self.frame = frame.to_vec();
-        // SAFETY: integers only, without padding: ten of 32 bits.
+        // SAFETY: integers only, without padding.
         let bytes = unsafe { std::mem::transmute::<Plan, [u8; size_of::<Plan>()]>(plan) };
         self.plan.set(0, Bytes(bytes), 0).context("cannot tell the injector what to do")
     }

@@ -91,6 +91,15 @@ fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<()> {
     }
     let at = |offset: usize| (start + offset) as *mut u8;
     let port = (random >> 3) as u16 | 0x8000;
+    /// Frames come again, as the kernel left them: forwarded, with one hop less and other MAC addresses.
+    const HOPS: u8 = 64;
+    if plan.family != 0 {
+        // SAFETY: all of this is within the frame (checked above, and again by the verifier). So below.
+        unsafe {
+            at(0).cast::<[u8; 8]>().write_unaligned(plan.head);
+            at(8).cast::<u32>().write_unaligned(number.to_be());
+        }
+    }
     match plan.family {
         4 => {
             // 10.0.0.0/8.
@@ -99,9 +108,9 @@ fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<()> {
             let mut sum = plan.sum + u32::from((address >> 16) as u16) + u32::from(address as u16);
             sum = (sum & 0xffff) + (sum >> 16);
             sum = (sum & 0xffff) + (sum >> 16);
-            // SAFETY: all of this is within the frame (checked above, and again by the verifier).
+            // SAFETY: as above.
             unsafe {
-                at(8).cast::<u32>().write_unaligned(number.to_be());
+                at(22).write(HOPS);
                 at(24).cast::<u16>().write_unaligned((!(sum as u16)).to_be());
                 at(26).cast::<u32>().write_unaligned(address.to_be());
                 at(34).cast::<u16>().write_unaligned(port.to_be());
@@ -110,7 +119,7 @@ fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<()> {
         6 => {
             // SAFETY: as above.
             unsafe {
-                at(8).cast::<u32>().write_unaligned(number.to_be());
+                at(21).write(HOPS);
                 at(34).cast::<u32>().write_unaligned(number.to_be());
                 at(54).cast::<u16>().write_unaligned(port.to_be());
             }

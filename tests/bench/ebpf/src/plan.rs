@@ -14,6 +14,8 @@ pub struct Population {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Plan {
+    /// The first eight bytes of each frame: the gateway's MAC address, and how the senders' begin.
+    pub head: [u8; 8],
     /// Who sends.
     pub main: Population,
     /// Who else sends.

@@ -57,10 +57,18 @@ fn filter(ctx: TcContext) -> i32 {
     TC_ACT_SHOT as i32
 }
 
-/// The end of a path: counts and drops what leaves.
+/// The end of a path: counts and drops what leaves, but does not count what the kernel itself sends (multicast listener reports).
 #[classifier]
-fn sink(_ctx: TcContext) -> i32 {
-    count(SUNK);
+fn sink(ctx: TcContext) -> i32 {
+    const TCP: u8 = 6;
+    let (start, end) = (ctx.data(), ctx.data_end());
+    if start + 24 <= end {
+        // SAFETY: both bytes are within the frame (checked above, and again by the verifier).
+        let (v4, v6) = unsafe { (*((start + 23) as *const u8), *((start + 20) as *const u8)) };
+        if v4 == TCP || v6 == TCP {
+            count(SUNK);
+        }
+    }
     TC_ACT_SHOT as i32
 }
 
