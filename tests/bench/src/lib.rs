@@ -3,6 +3,7 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+pub mod forward;
 pub mod frames;
 pub mod gate;
 pub mod growth;
@@ -11,6 +12,7 @@ pub mod inject;
 pub mod kernel;
 pub mod machine;
 pub mod measurements;
+pub mod memory;
 pub mod object;
 /// What the injector is told, and what it tells: the source that the kernel's side has too.
 #[path = "../ebpf/src/plan.rs"]
