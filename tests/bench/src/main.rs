@@ -37,8 +37,17 @@ struct Arguments {
 /// Where the plots go: beside this package's own repository.
 const PLOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks");
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         measurements::ALL.iter().for_each(|one| println!("{:<16} {}", one.name, one.about));
         return Ok(ExitCode::SUCCESS);

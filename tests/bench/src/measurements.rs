@@ -1,6 +1,6 @@
 //! The list of measurements, in the order of the table.
 
-use crate::{Measurement, forward, growth, hot, memory, strangers};
+use crate::{Measurement, flood, forward, growth, hot, memory, strangers};
 
 /// All of them.
 pub const ALL: &[Measurement] = &[
@@ -12,5 +12,6 @@ pub const ALL: &[Measurement] = &[
         about: "what a client's packet costs more where the kernel forwards it",
         run: forward::run,
     },
+    Measurement { name: "flood", about: "what remains of clients' packets while strangers flood", run: flood::run },
     Measurement { name: "memory", about: "what a session costs in kernel memory", run: memory::run },
 ];
