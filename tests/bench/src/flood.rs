@@ -60,14 +60,20 @@ struct Kept {
 pub fn run(effort: &Effort) -> Result<Findings> {
     let cpus = std::thread::available_parallelism()?.get();
     ensure!(cpus > GATEWAY, "needs two CPUs: one for the generator, one for the gateway");
-    let frames = if effort.quick { 6_000_000 } else { 20_000_000 };
+    let frames = match effort {
+        Effort { check: true, .. } => 100_000,
+        Effort { quick: true, .. } => 6_000_000,
+        Effort { .. } => 20_000_000,
+    };
+    // On a machine that does something else meanwhile, no figure means anything.
+    let least = if effort.check { 0.0 } else { 0.95 };
     let mut injector = Injector::load(1)?;
     let ours = {
         let yard = Yard::new(&mut injector)?;
         let mut gate = LoadedGate::new(yard.ifindex, CLIENTS.clients, Limits::None)?;
         let program = gate.gate.program()?;
         yard.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
-        floods(&yard, &mut injector, frames)?
+        floods(&yard, &mut injector, frames, least)?
     };
     let mut findings = Findings::default();
     let mut plot = Plot::new(
@@ -84,7 +90,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
             let empty: &mut Xdp = injector.program("empty")?;
             // A veth takes what XDP sends only if it has a program itself.
             yard.gateway().enter(|| Ok(empty.attach("guest0", XdpMode::Driver)?))?;
-            floods(&yard, &mut injector, frames)
+            floods(&yard, &mut injector, frames, least)
         });
         let metric = format!("clients' packets kept in a flood of {} million a second", figure(heaviest.flood));
         let row = Row::new(metric, "%", heaviest.share * 100.0);
@@ -108,7 +114,7 @@ fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
 }
 
 /// Every flood, on one gateway.
-fn floods(yard: &Yard, injector: &mut Injector, frames: u32) -> Result<Vec<Kept>> {
+fn floods(yard: &Yard, injector: &mut Injector, frames: u32, least: f64) -> Result<Vec<Kept>> {
     poll_on(yard, GATEWAY)?;
     let frame = frames::segment(Version::V4, FIRST_CLIENT, 0);
     let eth0 = yard.index_of_guest()?;
@@ -147,7 +153,7 @@ fn floods(yard: &Yard, injector: &mut Injector, frames: u32) -> Result<Vec<Kept>
     }
     let calm: Kept = all[0];
     ensure!(
-        calm.share > 0.95,
+        calm.share > least,
         "without a flood only {:.1} % of {:.0} packets a second are forwarded: the gateway's CPU is not free",
         calm.share * 100.0,
         calm.offered

@@ -7,10 +7,10 @@ use portal_common::Reason;
 
 use crate::{
     Effort, Findings,
-    frames::{self, FIRST_CLIENT, Version},
+    frames::{FIRST_CLIENT, FIRST_STRANGER, Version, segment},
     gate::{Limits, LoadedGate},
     inject::{Injector, Pattern, Reference},
-    kernel::{REPEAT, Rounds},
+    kernel::Rounds,
     plan::{self, Population},
     report::{Bar, Better, Row, figure},
     rivals::{Rival, nft},
@@ -24,16 +24,16 @@ const RIVALS: [(Rival, Bar); 2] = [(nft::MAC_IP, Bar::Times(10.0)), (nft::FORWAR
 pub fn run(effort: &Effort) -> Result<Findings> {
     let sizes: &[u32] = if effort.quick { &[1 << 10] } else { &[1 << 10, 1 << 16, 1_000_000] };
     let mut findings = Findings::default();
-    for clients in sizes {
-        at(*clients, effort, &mut findings)?;
+    for clients in effort.sizes(sizes) {
+        at(clients, effort, &mut findings)?;
     }
     Ok(findings)
 }
 
 fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
-    let rounds = if effort.quick { 5 } else { 11 };
+    let (rounds, frames) = (effort.rounds(11, 4), effort.frames());
     let members = Population { clients, first: FIRST_CLIENT };
-    let frame = frames::segment(Version::V4, FIRST_CLIENT, 0);
+    let frame = segment(Version::V4, FIRST_CLIENT, 0);
     let mut injector = Injector::load(1)?;
     let own = Yard::new(&mut injector)?;
     let mut gate = LoadedGate::new(own.ifindex, clients, Limits::None)?;
@@ -48,7 +48,7 @@ fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
         let made = Yard::new(&mut injector).and_then(|yard| {
             (rival.set_up)(&yard, &mut injector, clients)?;
             // That it stops others proves that its set is asked.
-            let strangers = Population { clients: 1000, first: frames::FIRST_STRANGER };
+            let strangers = Population { clients: 1000, first: FIRST_STRANGER };
             injector.send(&frame, Version::V4, strangers, Pattern::Uniform, plan::PASS)?;
             yard.live_to_sink(&mut injector, 1000, 0).context("strangers get through")?;
             Ok(yard)
@@ -62,13 +62,13 @@ fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
     let by_kernel = |yard: &Yard| {
         let mut injector = injector.borrow_mut();
         injector.aim(Reference::Empty)?;
-        yard.live_to_sink(&mut injector, REPEAT, REPEAT)
+        yard.live_to_sink(&mut injector, frames, frames)
     };
     let mut no_rules = || by_kernel(&own);
     let mut ours = || {
         let mut injector = injector.borrow_mut();
         injector.aim_at(&fd)?;
-        gate.demand(Reason::Authorized, REPEAT, |_| own.live_to_sink(&mut injector, REPEAT, REPEAT))
+        gate.demand(Reason::Authorized, frames, |_| own.live_to_sink(&mut injector, frames, frames))
     };
     let mut theirs: Vec<_> = yards
         .iter()

@@ -31,6 +31,32 @@ use anyhow::Result;
 pub struct Effort {
     /// Shorter runs, and fewer of them: all together in under five minutes.
     pub quick: bool,
+    /// As short as can be: only whether every packet takes its path, which the counters tell. The figures mean nothing.
+    pub check: bool,
+}
+
+impl Effort {
+    /// What a test has time for.
+    pub const CHECK: Self = Self { quick: true, check: true };
+
+    /// How many frames a figure is made of.
+    pub fn frames(&self) -> u32 {
+        if self.check { 2_000 } else { kernel::REPEAT }
+    }
+
+    /// How often everything is measured, in full or quick.
+    pub fn rounds(&self, full: usize, quick: usize) -> usize {
+        match (self.check, self.quick) {
+            (true, _) => 1,
+            (false, true) => quick,
+            (false, false) => full,
+        }
+    }
+
+    /// The numbers of clients to measure with: where it is but a check, those that are filled in no time.
+    pub fn sizes(&self, all: &[u32]) -> Vec<u32> {
+        all.iter().copied().filter(|clients| !self.check || *clients <= 1 << 10).collect()
+    }
 }
 
 /// What a measurement found.
