@@ -1,0 +1,17 @@
+//! The list of measurements, in the order of the table.
+
+use crate::{Measurement, flood, forward, growth, hot, memory, strangers};
+
+/// All of them.
+pub const ALL: &[Measurement] = &[
+    Measurement { name: "hot", about: "what one client's packet costs, everything in the caches", run: hot::run },
+    Measurement { name: "growth", about: "how that cost grows with the number of clients", run: growth::run },
+    Measurement { name: "strangers", about: "what it costs to drop a stranger's packet", run: strangers::run },
+    Measurement {
+        name: "forward",
+        about: "what a client's packet costs more where the kernel forwards it",
+        run: forward::run,
+    },
+    Measurement { name: "flood", about: "what remains of clients' packets while strangers flood", run: flood::run },
+    Measurement { name: "memory", about: "what a session costs in kernel memory", run: memory::run },
+];
