@@ -75,20 +75,22 @@ fn syn(v6: bool, port: u16) -> Vec<u8> {
 }
 
 /// The counters of these reasons, of every zone together and of each.
-fn counters(lab: &Lab, reasons: &BTreeSet<String>) -> Result<Vec<Value>> {
+fn counters(lab: &Lab, reasons: &BTreeSet<String>) -> Result<Vec<(Value, Value)>> {
     let drops = portalctl_json(lab, &["drops", "--all"])?;
     let zones = drops["zones"].as_array().context("no zones")?;
     let rows = zones.iter().chain([&drops]).filter_map(|zone| zone["reasons"].as_array()).flatten();
-    Ok(rows.filter(|row| row["name"].as_str().is_some_and(|name| reasons.contains(name))).cloned().collect())
+    let asked = rows.filter(|row| row["name"].as_str().is_some_and(|name| reasons.contains(name)));
+    Ok(asked.map(|row| (row["name"].clone(), row["packets"].clone())).collect())
 }
 
 #[test]
 fn explain_says_what_would_happen_and_changes_nothing() -> Result<()> {
     let lab = lab()?;
     let _portald = Portald::start(&lab, &Settings::default())?;
-    done(&lab, &["allow", OTHER_MAC])?;
+    // A client that sends nothing by itself.
+    done(&lab, &["allow", VISITOR_MAC])?;
     let (site, gateway) = (SITE_V6.to_string(), GATEWAY_V4.to_string());
-    let client_before = portalctl_json(&lab, &["clients", "show", OTHER_MAC])?;
+    let client_before = portalctl_json(&lab, &["clients", "show", VISITOR_MAC])?;
     let stranger: [(&[&str], &str); 9] = [
         (&[], "http_handshake"),
         (&["--dst", &site], "http_handshake"),
@@ -111,7 +113,7 @@ fn explain_says_what_would_happen_and_changes_nothing() -> Result<()> {
         let text = portalctl(&lab, &[&["explain", "--mac", GUEST_MAC], flags].concat())?.success()?;
         ensure!(text.contains(reason), "for people: {text}");
     }
-    assert_eq!(explain_one(&lab, &["--mac", OTHER_MAC])?["reason"], "authorized");
+    assert_eq!(explain_one(&lab, &["--mac", VISITOR_MAC])?["reason"], "authorized");
 
     // A whole exchange, without a packet: the handshake's answer, then the request that acknowledges it.
     let answer = bytes(&explain_one(&lab, &["--mac", GUEST_MAC, "--src", "192.0.2.10"])?["reply_hex"])?;
@@ -140,7 +142,7 @@ fn explain_says_what_would_happen_and_changes_nothing() -> Result<()> {
         assert_eq!(&explain_one(&lab, &[&to_hex(frame)])?, line, "in hexadecimal");
     }
     assert_eq!(counters(&lab, &asked)?, before, "explaining is counted");
-    let client = portalctl_json(&lab, &["clients", "show", OTHER_MAC])?;
+    let client = portalctl_json(&lab, &["clients", "show", VISITOR_MAC])?;
     for field in ["up", "down", "bound_addresses", "last_seen_seconds"] {
         assert_eq!(client[field], client_before[field], "explaining changes a session");
     }
