@@ -3,6 +3,7 @@
 mod accounting;
 mod alert;
 mod ask;
+mod attach;
 mod bad_input;
 mod changed_interface;
 mod clients;
