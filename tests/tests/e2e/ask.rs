@@ -293,6 +293,37 @@ fn capture_writes_a_clients_frames_with_what_was_done_with_them() -> Result<()> 
     Ok(())
 }
 
+#[test]
+fn a_capture_goes_on_where_its_network_is_attached_again() -> Result<()> {
+    let mut lab = lab()?;
+    let visitor = lab.add_second_network()?;
+    let _portald = Portald::start_with(&lab, &two_networks(&lab), &[])?;
+    let file = lab.directory().join("visitor.pcapng");
+    let path = file.display().to_string();
+    let arguments = ["capture", "--client", VISITOR_MAC, "--zone", "second", "--write", &path];
+    let capture = portalctl_start(&lab, "capture", &arguments)?;
+    let length = || fs::metadata(&file).map_or(0, |file| file.len());
+    let grows = |what: &str, beyond: u64| {
+        wait_for(what, Duration::from_secs(10), || (length() > beyond).then_some(())).with_context(|| capture.log())
+    };
+    grows("the capture's beginning", 0)?;
+    let begun = length();
+    ping(&visitor)?;
+    grows("a captured frame", begun)?;
+    done(&lab, &["zones", "detach", "second", "--open"])?;
+    done(&lab, &["zones", "attach", "second"])?;
+    let before = length();
+    ping(&visitor)?;
+    grows("a frame after the network was attached again", before)?;
+    interrupt(capture)
+}
+
+/// The first network, and a second that differs.
+fn two_networks(lab: &Lab) -> String {
+    let config = config_text(lab, &Settings::default());
+    format!("{config}\n[[zone]]\nname = \"second\"\ninterface = \"{SECOND_INTERFACE}\"\nhttps = \"drop\"\n")
+}
+
 /// Sends an echo request to the site; whether anything comes back is no matter.
 fn ping(from: &portal_lab::Namespace) -> Result<()> {
     run(from.client("ping").args(["-n", "-c", "1", "-W", "0.1", &SITE_V4.to_string()]), Duration::from_secs(5))?;
@@ -303,10 +334,7 @@ fn ping(from: &portal_lab::Namespace) -> Result<()> {
 fn drops_are_counted_by_network_and_reason() -> Result<()> {
     let mut lab = lab()?;
     let visitor = lab.add_second_network()?;
-    let config = config_text(&lab, &Settings::default());
-    let config =
-        format!("{config}\n[[zone]]\nname = \"second\"\ninterface = \"{SECOND_INTERFACE}\"\nhttps = \"drop\"\n");
-    let _portald = Portald::start_with(&lab, &config, &[])?;
+    let _portald = Portald::start_with(&lab, &two_networks(&lab), &[])?;
     let dropped = |zone: &str, reason: &str| counted(&lab, Some(zone), false, reason);
     ping(&lab.guest)?;
     ping(&visitor)?;
