@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -15,9 +15,12 @@ use portal_lab::{
     Lab, Portald, Settings,
     addresses::{
         GATEWAY_MAC, GATEWAY_V4, GUEST_MAC, GUEST_V4, GUEST_V6, OTHER_MAC, PORTAL_URL, SECOND_INTERFACE, SITE_V4,
-        SITE_V6, SITES, VISITOR_MAC, mac,
+        SITE_V6, SITES, THIRD_MAC, THIRD_V4, VISITOR_MAC, mac,
     },
-    clients::http,
+    clients::{
+        dns::{self, Record},
+        http,
+    },
     portald::{config_text, portalctl, portalctl_json, portalctl_start},
     process::{Service, run, wait_for},
     wire::Wire,
@@ -62,11 +65,15 @@ fn bytes(hex: &Value) -> Result<Vec<u8>> {
 
 /// A SYN of the guest's to the web server.
 fn syn(v6: bool, port: u16) -> Vec<u8> {
-    let builder = PacketBuilder::ethernet2(mac(GUEST_MAC), mac(GATEWAY_MAC));
-    let builder = if v6 {
-        builder.ipv6(GUEST_V6.octets(), SITE_V6.octets(), 64)
-    } else {
-        builder.ipv4(GUEST_V4.octets(), SITE_V4.octets(), 64)
+    syn_of(GUEST_MAC, if v6 { IpAddr::V6(GUEST_V6) } else { IpAddr::V4(GUEST_V4) }, port)
+}
+
+/// A SYN to the web server, from this MAC and this address.
+fn syn_of(client: &str, source: IpAddr, port: u16) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(mac(client), mac(GATEWAY_MAC));
+    let builder = match source {
+        IpAddr::V4(v4) => builder.ipv4(v4.octets(), SITE_V4.octets(), 64),
+        IpAddr::V6(v6) => builder.ipv6(v6.octets(), SITE_V6.octets(), 64),
     };
     let mut frame = Vec::new();
     builder.tcp(40_000, port, 77, 1024).syn().write(&mut frame, &[]).expect("a Vec takes all");
@@ -192,7 +199,9 @@ fn interrupt(mut told: Service) -> Result<()> {
 #[test]
 fn monitor_tells_what_happens_as_lines_of_json() -> Result<()> {
     let lab = lab()?;
-    let _portald = Portald::start(&lab, &Settings::default())?;
+    let config = config_text(&lab, &Settings::default());
+    let config = format!("{config}\n[[garden]]\nto = \"*.named.example\"\n");
+    let _portald = Portald::start_with(&lab, &config, &[])?;
     let told = portalctl_start(&lab, "monitor", &["monitor", "--json"])?;
     let of = |event: &'static str, client: &'static str| {
         move |line: &Value| line["event"] == event && line["client"] == client && line["zone"] == "guest"
@@ -205,9 +214,7 @@ fn monitor_tells_what_happens_as_lines_of_json() -> Result<()> {
     // By the kernel: a stranger that was not seen before, and somebody with another's address.
     a_guest(&lab.guest)?;
     let wire = lab.guest.enter(|| Ok(Wire::open_for_sending("eth0", 64 << 10)?))?;
-    let mut spoofed = syn(false, 80);
-    spoofed[6..12].copy_from_slice(&mac(VISITOR_MAC));
-    wire.send(&spoofed)?;
+    wire.send(&syn_of(VISITOR_MAC, IpAddr::V4(GUEST_V4), 80))?;
     wait_for_line(&told, "`stranger`", of("stranger", VISITOR_MAC), nothing)?;
     let is_spoof = |line: &Value| {
         of("spoofed_address", VISITOR_MAC)(line)
@@ -215,8 +222,17 @@ fn monitor_tells_what_happens_as_lines_of_json() -> Result<()> {
             && line["address"] == GUEST_V4.to_string()
     };
     wait_for_line(&told, "`spoofed_address`", is_spoof, nothing)?;
+    // What is asked for too often, and once more: 500 answers and a few are what one stranger gets at once.
+    let refused = syn_of(THIRD_MAC, IpAddr::V4(THIRD_V4), 22);
+    let spent = |line: &Value| of("budget_spent", THIRD_MAC)(line) && line["reason"] == "budget_replies";
+    wait_for_line(&told, "`budget_spent`", spent, || (0..200).try_for_each(|_| Ok(wire.send(&refused)?)))?;
     done(&lab, &["revoke", OTHER_MAC])?;
     wait_for_line(&told, "`revoked`", of("revoked", OTHER_MAC), nothing)?;
+    lab.other.enter(|| dns::ask(IpAddr::V4(GATEWAY_V4), "site1.named.example", Record::A))?;
+    let learned = |line: &Value| {
+        of("garden_learned", OTHER_MAC)(line) && line["name"] == "site1.named.example" && line["count"] == 2
+    };
+    wait_for_line(&told, "`garden_learned`", learned, nothing)?;
     // A session's end by itself is told within a minute, or as soon as somebody comes upon it.
     done(&lab, &["allow", OTHER_MAC, "--for", "1s"])?;
     thread::sleep(Duration::from_millis(1200));

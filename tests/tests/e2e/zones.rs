@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::PacketBuilder;
 use portal_lab::{
     Lab, Namespace, Portald, Settings,
     addresses::{
-        GATEWAY_MAC, GUEST_INTERFACE, GUEST_MAC, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6,
-        SECOND_INTERFACE, VISITOR_MAC, mac,
+        GATEWAY_MAC, GUEST_INTERFACE, GUEST_MAC, GUEST_V4, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4,
+        SECOND_GATEWAY_V6, SECOND_INTERFACE, SITE_V4, VISITOR_MAC, mac,
     },
     clients::http::{self, Family},
     portald::{config_text, portalctl_json},
@@ -15,7 +16,7 @@ use portal_lab::{
 };
 
 use crate::{
-    expect::{a_guest, a_stranger, counted, done},
+    expect::{REQUEST, a_guest, a_stranger, counted, done},
     turn::lab,
 };
 
@@ -136,4 +137,66 @@ fn in_shadow_mode_everything_passes_and_is_counted() -> Result<()> {
     assert_eq!(counted(&lab, None, false, "no_zone")?, 2);
     done(&lab, &["allow", GUEST_MAC])?;
     a_guest(&lab.guest)
+}
+
+/// The first frame from the gate that holds these bytes, with its tags and all.
+fn answer(wire: &Wire, what: &[u8]) -> Result<Vec<u8>> {
+    let until = Instant::now() + Duration::from_secs(5);
+    while let Some(seen) = wire.next(until)? {
+        if !seen.sent && seen.frame.windows(what.len()).any(|bytes| bytes == what) {
+            return Ok(seen.frame);
+        }
+    }
+    bail!("no answer with {what:02x?}")
+}
+
+#[test]
+fn networks_in_vlans_are_answered_under_their_tags_with_their_own_portal() -> Result<()> {
+    let mut lab = lab()?;
+    lab.add_second_network()?;
+    // Of the gateways' interfaces only the addresses matter here.
+    let zone = |name: &str, vlan: &str, gateway: &str| {
+        format!(
+            "[[zone]]\nname = \"{name}\"\ninterface = \"{GUEST_INTERFACE}\"\nvlan = {vlan}\ngateway = \"{gateway}\"\n"
+        )
+    };
+    let zones = zone("one", "10", "wan0") + &zone("two", "\"100.10\"", SECOND_INTERFACE);
+    let _portald = Portald::start_with(&lab, &format!("{}\n{zones}", config_text(&lab, &Settings::default())), &[])?;
+    let list = portalctl_json(&lab, &["zones", "list"])?;
+    let wire = lab.guest.enter(|| Ok(Wire::open("eth0")?))?;
+    for (port, (name, tags)) in
+        (40_001..).zip([("guest", &[][..]), ("one", &[0x81, 0, 0, 10]), ("two", &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 10])])
+    {
+        let zones = list["zones"].as_array().context("no zones")?;
+        let zone = zones.iter().find(|zone| zone["name"] == name).with_context(|| format!("no {name}: {list}"))?;
+        let [gateway_mac, url] = ["gateway_mac", "url_v4"].map(|field| zone[field].as_str().unwrap_or_default());
+        let tcp = |sequence| {
+            let packet = PacketBuilder::ethernet2(mac(GUEST_MAC), mac(gateway_mac));
+            packet.ipv4(GUEST_V4.octets(), SITE_V4.octets(), 64).tcp(port, 80, sequence, 65_535)
+        };
+        let tagged = |mut frame: Vec<u8>| {
+            frame.splice(12..12, tags.iter().copied());
+            frame
+        };
+        // To the guest, under the same tags, from the site's port 80 to the port that it sent from.
+        let [to, from] = [GUEST_MAC, gateway_mac].map(mac);
+        let ports = [80_u16, port].map(u16::to_be_bytes).concat();
+        let expected = [&to[..], &from, tags, &[8, 0]].concat();
+
+        let (mut syn, mut request) = (Vec::new(), Vec::new());
+        tcp(1_000).syn().write(&mut syn, &[]).context("a Vec takes all")?;
+        wire.send(&tagged(syn))?;
+        let seen = answer(&wire, &ports)?;
+        ensure!(seen.starts_with(&expected), "{name}: {seen:02x?}");
+        let at = expected.len() + 20 + 4;
+        let cookie = u32::from_be_bytes(seen[at..at + 4].try_into()?);
+        tcp(1_001).psh().ack(cookie.wrapping_add(1)).write(&mut request, REQUEST).context("a Vec takes all")?;
+        wire.send(&tagged(request))?;
+        let seen = answer(&wire, b"HTTP/1.1 511 ")?;
+        ensure!(seen.starts_with(&expected), "{name}: {seen:02x?}");
+        let text = String::from_utf8_lossy(&seen);
+        ensure!(!url.is_empty() && text.contains(url), "{name}: no {url} in {text}");
+        assert_eq!(counted(&lab, Some(name), false, "http_request")?, 1);
+    }
+    Ok(())
 }
