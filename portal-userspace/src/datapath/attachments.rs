@@ -44,6 +44,16 @@ impl AttachmentTable {
         Ok(())
     }
 
+    /// To which zone frames of this attachment belong.
+    pub(super) fn get(&self, attachment: Attachment) -> Result<Option<Zone>> {
+        for row in rows_of(attachment) {
+            if let Some(zone) = self.read(row)?.zone_of(attachment) {
+                return Ok(Some(zone));
+            }
+        }
+        Ok(None)
+    }
+
     /// Every attachment with its zone.
     pub(super) fn rows(&self) -> Result<Vec<(Attachment, Zone)>> {
         (0..ZONE_ROWS).filter_map(|row| self.read(row).map(ZoneRow::get).transpose()).collect()

@@ -8,7 +8,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData};
 use network_types::ip::IpProto;
-use portal_common::tables::{Address, Attachment, GateConfig, Service, ServiceKey, ZONE_ROWS, Zone, ZoneRow};
+use portal_common::{
+    decide::ANY_VLAN,
+    tables::{Address, Attachment, GateConfig, Service, ServiceKey, ZONE_ROWS, Zone, ZoneRow},
+};
 
 use super::{attachments::AttachmentTable, pins::MAX_SERVICES};
 
@@ -89,7 +92,7 @@ impl ZoneTables {
         self.configure(*zone, *config)?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
         self.zones.insert(*attachment, *zone)?;
-        self.detach_where(|place, number| number == *zone && place != *attachment)
+        self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()))
     }
 
     /// Changes what applies to a zone.
@@ -107,6 +110,19 @@ impl ZoneTables {
         self.detach_where(|_, number| number == zone)?;
         self.configure(zone, GateConfig::UNFILLED)?;
         self.fill_services(zone, &Map::new())
+    }
+
+    /// Whatever has no zone of its own on this interface belongs to this one, which is in shadow mode, until that is removed; without one it is dropped.
+    pub fn set_rest(&mut self, ifindex: u32, zone: Option<Zone>) -> Result<()> {
+        match zone {
+            Some(zone) => self.zones.insert(rest_of(ifindex), zone),
+            None => self.zones.remove(rest_of(ifindex)),
+        }
+    }
+
+    /// Which zone has what has no zone of its own on this interface.
+    pub fn rest(&self, ifindex: u32) -> Result<Option<Zone>> {
+        self.zones.get(rest_of(ifindex))
     }
 
     /// Lets no frames in by the attachments for which this is so.
@@ -147,6 +163,11 @@ impl ZoneTables {
             .try_for_each(|key| self.services.remove(key).or_else(super::absent))
             .context("cannot remove a destination that is no longer permitted")
     }
+}
+
+/// Where whatever has no zone of its own arrives at this interface.
+pub fn rest_of(ifindex: u32) -> Attachment {
+    Attachment::new(ifindex, ANY_VLAN, ANY_VLAN)
 }
 
 fn partition<T: Eq + std::hash::Hash>(all: Vec<T>, own: impl Fn(&T) -> bool) -> (HashSet<T>, Vec<T>) {
@@ -196,6 +217,29 @@ mod tests {
             assert_eq!(services(&tables), wanted, "{sentence}");
         }
         assert!(tables.fill(&policy(2, 3, 2043, 0)).is_err(), "one too many");
+    }
+
+    #[test]
+    fn what_has_no_zone_of_its_own_belongs_to_one_or_to_none() {
+        let mut tables = ZoneTables::create().unwrap();
+        tables.fill(&policy(1, 1, 1, 1)).unwrap();
+        let rest = |tables: &ZoneTables| tables.rest(7).unwrap().map(Zone::number);
+        tables.set_rest(7, None).expect("what is not there need not be removed");
+        assert_eq!(rest(&tables), None);
+        for zone in [1, 2] {
+            tables.set_rest(7, Some(Zone::new(zone))).unwrap();
+            assert_eq!(rest(&tables), Some(zone));
+        }
+        tables.set_rest(8, None).unwrap();
+        tables.fill(&policy(2, 2, 1, 1)).unwrap();
+        assert_eq!(rest(&tables), Some(2), "another interface, and the zone filled again");
+        tables.remove(Zone::new(1)).unwrap();
+        assert_eq!(rest(&tables), Some(2), "another zone removed");
+        tables.remove(Zone::new(2)).unwrap();
+        assert_eq!(rest(&tables), None, "nothing belongs to a zone that is gone");
+        tables.set_rest(7, Some(Zone::new(3))).unwrap();
+        tables.set_rest(7, None).unwrap();
+        assert_eq!(rest(&tables), None);
     }
 
     #[test]
