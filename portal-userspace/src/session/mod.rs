@@ -155,12 +155,12 @@ impl SessionService {
         entry.map(|entry| self.view(&entry, now)).ok_or(SessionError::NotFound(mac))
     }
 
-    /// How many sessions are live. Some microseconds for each place in the table: not for an async task.
+    /// How many sessions are live. Up to a microsecond for each session: not for an async task.
     pub fn count(&self) -> Result<usize, SessionError> {
         Ok(self.find_live()?.len())
     }
 
-    /// Every live session, sorted by MAC address. Some microseconds for each place in the table: not for an async task.
+    /// Every live session, sorted by MAC address. Up to a microsecond for each session: not for an async task.
     pub fn list(&self) -> Result<Vec<ClientView>, SessionError> {
         let now = clock::now_ns();
         Ok(self.find_live()?.iter().map(|entry| self.view(entry, now)).collect())

@@ -108,7 +108,7 @@ impl SessionStore {
         self.zones.write().unwrap_or_else(PoisonError::into_inner).insert(zone, name.to_owned());
     }
 
-    /// How many sessions are live, in all zones. Some microseconds for each place in the table: not for an async task.
+    /// How many sessions are live, in all zones. Up to a microsecond for each session: not for an async task.
     pub fn count(&self) -> Result<usize, SessionError> {
         Ok(self.find(|_| true, |entry, now| entry.over(now).is_none())?.len())
     }
@@ -120,7 +120,7 @@ impl SessionStore {
         Ok(live.iter().map(|entry| ClientView::new(&self.zone_name(entry.client.zone()), entry, now)).collect())
     }
 
-    /// Removes sessions that are over; how many. Some microseconds for each place in the table: not for an async task.
+    /// Removes sessions that are over; how many. Up to a microsecond for each session: not for an async task.
     pub fn sweep(&self) -> Result<usize, SessionError> {
         let over = self.find(|_| true, |entry, now| entry.over(now).is_some())?;
         let mut removed = 0;
