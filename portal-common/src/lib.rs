@@ -12,6 +12,7 @@ pub mod bucket;
 pub mod budget;
 pub mod checksum;
 pub mod cookie;
+pub mod crowd;
 pub mod decide;
 pub mod event;
 pub mod family;

@@ -6,6 +6,7 @@
 
 use crate::{
     budget::Budgets,
+    crowd::{Crowd, Expected, Seen, Slot},
     event::Lost,
     tables::{
         Attachment, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, ServiceKey,
@@ -29,10 +30,14 @@ pod!(
     ClientState<u64>,
     CookieKeys,
     Counters,
+    Crowd,
+    Expected,
     GardenKey,
     GateConfig,
     Lost,
     OwnedAddress,
+    Seen,
     ServiceKey,
     Session,
+    Slot,
 );
