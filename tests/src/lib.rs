@@ -4,6 +4,7 @@
 //! when it is dropped, on SIGINT and SIGTERM, and, after a `kill -9`, when the next lab starts.
 
 pub mod addresses;
+pub mod bare;
 pub mod capture;
 pub mod clients;
 pub mod demo;

@@ -20,8 +20,8 @@ pub(crate) fn demand_root(task: &str) -> Result<()> {
     )
 }
 
-/// Everything but the BPF program, which portal-userspace's build script builds.
-const WORKSPACE: &str = "--workspace --exclude portal-ebpf";
+/// Everything but the BPF programs, which portal-userspace's build script builds.
+const WORKSPACE: &str = "--workspace --exclude portal-ebpf --exclude portal-bench-ebpf";
 
 /// Builds everything.
 pub(crate) fn build(rest: &[OsString], interrupts: &Interrupts) -> Result<ExitCode> {
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(steps.len(), 3);
         assert!(steps.iter().all(|step| step.ends_with(" gate -- --nocapture --test-threads=1")), "{steps:?}");
         // `--tests` and not `--lib --bins`: other packages have integration tests too.
-        assert!(steps[0].contains("--workspace --exclude portal-ebpf --exclude portal-tests --tests"), "{steps:?}");
+        assert!(steps[0].contains("--workspace --exclude portal-ebpf --exclude portal-bench-ebpf --exclude portal-tests --tests"), "{steps:?}");
         assert!(steps[2].contains("--package portal-tests --tests"), "{steps:?}");
     }
 
