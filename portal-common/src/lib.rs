@@ -12,7 +12,6 @@ pub mod bucket;
 pub mod budget;
 pub mod checksum;
 pub mod cookie;
-pub mod crowd;
 pub mod decide;
 pub mod event;
 pub mod family;

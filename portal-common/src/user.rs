@@ -6,7 +6,6 @@
 
 use crate::{
     budget::Budgets,
-    crowd::{Crowd, Expected, Seen, Slot},
     event::Lost,
     tables::{
         Attachment, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, ServiceKey,
@@ -30,14 +29,10 @@ pod!(
     ClientState<u64>,
     CookieKeys,
     Counters,
-    Crowd,
-    Expected,
     GardenKey,
     GateConfig,
     Lost,
     OwnedAddress,
-    Seen,
     ServiceKey,
     Session,
-    Slot,
 );

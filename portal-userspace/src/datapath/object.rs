@@ -5,6 +5,3 @@ pub(crate) static GATE: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DI
 
 /// What the lab needs in the kernel: a program `pass`. The daemon does not use it.
 pub static LAB: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portal-lab"));
-
-/// The lab's crowd of HTTP clients: a program `crowd`. The daemon does not use it.
-pub static CROWD: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portal-crowd"));

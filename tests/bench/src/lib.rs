@@ -3,11 +3,13 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+pub mod exchange;
 pub mod machine;
 pub mod measurements;
 pub mod object;
 pub mod plot;
 pub mod report;
+pub mod rivals;
 
 use anyhow::Result;
 

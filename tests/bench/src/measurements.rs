@@ -1,6 +1,8 @@
 //! The list of measurements, in the order of the table.
 
-use crate::Measurement;
+use crate::{Measurement, exchange};
 
 /// All of them.
-pub const ALL: &[Measurement] = &[];
+pub const ALL: &[Measurement] = &[
+    Measurement { name: "exchange", about: "whole HTTP exchanges with strangers, against nginx", run: exchange::run },
+];

@@ -12,16 +12,14 @@ use aya::{
     maps::{Array, MapData, PerCpuArray},
     programs::{Xdp, XdpMode},
 };
-use portal_common::{
-    Family,
-    checksum::Sum,
-    cookie::RESPONSE_MAX,
-    crowd::{self, Crowd, Expected, Head, KINDS, REQUEST_LEN, RESPONSE_WORDS, Seen, Segment, Slot, phase},
+use portal_bench_ebpf::crowd::{
+    self, Crowd, Expected, Head, KINDS, REQUEST_LEN, RESPONSE_WORDS, Seen, Segment, Slot, phase,
 };
+use portal_common::{Family, checksum::Sum, cookie::RESPONSE_MAX};
 use portal_lab::{Namespace, wire::Wire as Frames};
-use portal_userspace::datapath::object;
 
 use super::wire::{MOST_CLIENTS, Wire, addresses};
+use crate::object;
 
 /// How often stuck exchanges are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -197,7 +195,7 @@ impl Generator {
         };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("SLOTS", plan.in_flight)
-            .load(object::CROWD)
+            .load(object::CLIENTS)
             .context("cannot load the crowd's program")?;
         let mut requests: Array<_, [u8; REQUEST_LEN]> = take(&mut ebpf, "REQUESTS")?;
         let mut expected: Array<_, Expected> = take(&mut ebpf, "EXPECTED")?;

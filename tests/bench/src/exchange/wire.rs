@@ -62,9 +62,6 @@ impl Wire {
             clients.name()
         ))?;
         for (namespace, interface) in [(gateway, &wire.gateway), (clients, &wire.clients)] {
-            // A client's /sys is its namespace's, which a service's is not.
-            let script = format!("echo 1 > /sys/class/net/{interface}/threaded");
-            succeed(namespace.client("sh").args(["-c", &script])).context("threaded NAPI needs Linux 5.12")?;
             namespace.ip(&format!("link set {interface} up"))?;
         }
         gateway.ip(&format!("addr add {}/12 dev {}", addresses::gateway_v4(number), wire.gateway))?;
@@ -77,8 +74,14 @@ impl Wire {
         [0, 0, 0x5e, 0, 0x53, 0xa0 + self.number]
     }
 
-    /// Puts what polls each end on its CPU, once programs are attached to both; gives back the threads of the gateway's end and of the clients'.
-    pub fn pin(&self, cpus: Cpus) -> Result<(Threads, Threads)> {
+    /// Puts what polls each end on its CPU, once programs are attached to both: before, nothing is polled. Gives back the threads of the gateway's
+    /// end and of the clients'.
+    pub fn pin(&self, clients: &Namespace, gateway: &Namespace, cpus: Cpus) -> Result<(Threads, Threads)> {
+        for (namespace, interface) in [(gateway, &self.gateway), (clients, &self.clients)] {
+            // A client's /sys is its namespace's, which a service's is not.
+            let script = format!("echo 1 > /sys/class/net/{interface}/threaded");
+            succeed(namespace.client("sh").args(["-c", &script])).context("threaded NAPI needs Linux 5.12")?;
+        }
         let (gateway, clients) = (Threads::of_interface(&self.gateway)?, Threads::of_interface(&self.clients)?);
         gateway.pin(cpus.gateway)?;
         clients.pin(cpus.generator)?;

@@ -5,11 +5,28 @@
 //! for. What is in flight lies in a slot, which each frame names: the client's initial sequence number has it in its upper half, so that every
 //! acknowledgement number brings it back.
 //!
-//! Nothing here is for a gateway. It is shared because user space begins what the kernel goes on with.
+//! It is shared because user space begins what the kernel goes on with.
 
 use core::{mem::size_of, num::NonZeroU64};
 
-use crate::{checksum::Sum, cookie::RESPONSE_MAX, family::Family, protocol as p, protocol::TcpFlags};
+use portal_common::{Family, checksum::Sum, cookie::RESPONSE_MAX};
+
+const TCP: u8 = 6;
+const PORT_HTTP: u16 = 80;
+
+/// The flags of TCP that an exchange has (RFC 9293 section 3.1).
+pub mod flag {
+    /// No more comes.
+    pub const FIN: u8 = 0x01;
+    /// The first segment.
+    pub const SYN: u8 = 0x02;
+    /// The connection is none.
+    pub const RST: u8 = 0x04;
+    /// To be given to the application at once.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
+    pub const ACK: u8 = 0x10;
+}
 
 /// The length of every request, bytes: one length makes frames of one length, which are written without a loop.
 pub const REQUEST_LEN: usize = 96;
@@ -205,9 +222,9 @@ impl Segment {
     }
 
     const fn flags(&self) -> u8 {
-        let ack = if self.ack.is_some() { TcpFlags::ACK } else { TcpFlags::SYN };
-        let push = if self.request.is_some() { TcpFlags::PSH } else { 0 };
-        let fin = if self.fin { TcpFlags::FIN } else { 0 };
+        let ack = if self.ack.is_some() { flag::ACK } else { flag::SYN };
+        let push = if self.request.is_some() { flag::PSH } else { 0 };
+        let fin = if self.fin { flag::FIN } else { 0 };
         ack | push | fin
     }
 
@@ -285,7 +302,7 @@ impl Crowd {
         let [l0, l1] = length.to_be_bytes();
         let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (source, destination);
         let mut network =
-            [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, p::TCP, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+            [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, TCP, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
         [network[10], network[11]] = Sum::new().array(&network).checksum().to_be_bytes();
         let pseudo = Sum::new().array(&source).array(&destination);
         Head { ethernet: self.ethernet(flow, 0x0800), network, tcp: tcp(flow, segment, pseudo) }
@@ -297,7 +314,7 @@ impl Crowd {
         let (source, destination) = (self.address_v6(flow.client), self.server_v6);
         let [l0, l1] = ((20 + segment.rest_len()) as u16).to_be_bytes();
         let mut network = [0; 40];
-        [network[0], network[4], network[5], network[6], network[7]] = [0x60, l0, l1, p::TCP, 64];
+        [network[0], network[4], network[5], network[6], network[7]] = [0x60, l0, l1, TCP, 64];
         let mut i = 0;
         while i < 16 {
             network[8 + i] = source[i];
@@ -321,11 +338,11 @@ pub const SYN_OPTION: [u8; 4] = MSS_OPTION;
 
 #[inline(always)]
 fn tcp(flow: &Flow, segment: &Segment, pseudo: Sum) -> [u8; 20] {
-    let ([p0, p1], [q0, q1]) = (flow.port.to_be_bytes(), p::PORT_HTTP.to_be_bytes());
+    let ([p0, p1], [q0, q1]) = (flow.port.to_be_bytes(), PORT_HTTP.to_be_bytes());
     let ([s0, s1, s2, s3], [a0, a1, a2, a3]) = (segment.seq.to_be_bytes(), segment.ack.unwrap_or(0).to_be_bytes());
     let (words, flags) = (segment.header_words() << 4, segment.flags());
     let mut tcp = [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, words, flags, 0xff, 0xff, 0, 0, 0, 0];
-    let sum = pseudo.word(u16::from(p::TCP)).word((20 + segment.rest_len()) as u16).array(&tcp);
+    let sum = pseudo.word(u16::from(TCP)).word((20 + segment.rest_len()) as u16).array(&tcp);
     let sum = match (segment.request, segment.ack) {
         (Some(request), _) => sum.sum(request),
         (None, None) => sum.array(&MSS_OPTION),

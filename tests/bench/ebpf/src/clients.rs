@@ -1,5 +1,5 @@
 //! The lab's crowd of HTTP clients, at their end of a veth: it answers what the gateway sends in place, and so makes whole exchanges, one after
-//! the other in each slot, without user space. [`portal_common::crowd`] says what an exchange is. Nothing here is for a gateway.
+//! the other in each slot, without user space. [`portal_bench_ebpf::crowd`] says what an exchange is.
 #![no_std]
 #![no_main]
 
@@ -10,14 +10,12 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
-use portal_common::{
-    Family,
-    checksum::Sum,
-    crowd::{
-        Crowd, Expected, Flow, Head, KINDS, REQUEST_LEN, RESPONSE_WORDS, SYN_OPTION, Seen, Segment, Slot, TIMES, bucket,
-        phase,
-    },
+use portal_bench_ebpf::crowd::{
+    Crowd, Expected, Flow, Head, KINDS, REQUEST_LEN, RESPONSE_WORDS, SYN_OPTION, Seen, Segment, Slot, TIMES, bucket,
+    flag::{ACK, FIN, RST, SYN},
+    phase,
 };
+use portal_common::{Family, checksum::Sum};
 
 /// Who the clients are. Of no clients, and so of no frames, before user space has filled it.
 #[map]
@@ -50,10 +48,6 @@ static RESPONSE: PerCpuArray<[u64; RESPONSE_WORDS]> = PerCpuArray::with_max_entr
 #[map]
 static WRONG: Array<[u64; RESPONSE_WORDS]> = Array::with_max_entries(1, 0);
 
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 /// The shortest frame on a wire, without the check sequence, bytes.
 const ETHERNET_MIN: usize = 60;
 const LONGEST: usize = RESPONSE_WORDS * 8;

@@ -1,0 +1,3 @@
+//! What an operator would otherwise use, set up at its best.
+
+pub mod nginx;
