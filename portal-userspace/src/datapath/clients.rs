@@ -3,8 +3,10 @@
 use std::sync::{PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, IterableMap as _, MapData};
 use portal_common::tables::ClientState;
+
+use super::batch::{Batch, BatchError};
 
 /// The kernel's table of what each session has carried, by its slot.
 pub struct ClientStates {
@@ -40,5 +42,10 @@ impl ClientStates {
     pub fn write(&self, slot: u32, state: ClientState<u64>) -> Result<()> {
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.set(slot, state, 0).with_context(|| format!("cannot write the state of slot {slot}"))
+    }
+
+    /// For writing many slots at once: under the same rule.
+    pub fn batch(&self) -> Result<Batch<u32, ClientState<u64>>, BatchError> {
+        Batch::over(self.map.read().unwrap_or_else(PoisonError::into_inner).map())
     }
 }

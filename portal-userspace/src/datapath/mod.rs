@@ -1,6 +1,7 @@
 //! The kernel's side of Portal: loading and attaching its programs, and their maps with their types.
 
 pub mod attachment;
+pub mod batch;
 pub mod clients;
 pub mod counters;
 mod explain;

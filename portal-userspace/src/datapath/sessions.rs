@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, IterableMap as _, Map, MapData, MapError};
 use portal_common::tables::{ClientKey, Session};
 
+use super::batch::{Batch, BatchError};
+
 type Sessions = HashMap<MapData, ClientKey, Session>;
 
 /// The kernel's map from client to session. Only the daemon inserts into it.
@@ -69,6 +71,11 @@ impl SessionTable {
             }
             Err(e) => Err(InsertError::Kernel(e)),
         }
+    }
+
+    /// For writing many sessions at once. Who is there already gets the new session in place of the old one.
+    pub fn batch(&self) -> Result<Batch<ClientKey, Session>, BatchError> {
+        Batch::over(self.read().map())
     }
 
     /// Removes the client's session; whether there was one. When this returns, the client is a stranger.
