@@ -3,6 +3,7 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+pub mod bulk;
 pub mod exchange;
 pub mod machine;
 pub mod measurements;

@@ -32,7 +32,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts portald on the wire, with the budgets for strangers of its default configuration or without.
     pub fn start(lab: &Lab, wire: &Wire, budgets: bool) -> Result<Self> {
-        let settings = Settings { interface: wire.gateway.clone(), clients: Some(1 << 20), ..Settings::default() };
+        let settings = Settings { interface: wire.gateway.clone(), ..Settings::default() };
         let [v4, v6] = urls(wire);
         let config = config_text(lab, &settings)
             .replace("[portal]\n", &format!("[portal]\nurl_v4 = \"{v4}\"\nurl_v6 = \"{v6}\"\n"));
