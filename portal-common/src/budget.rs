@@ -64,6 +64,12 @@ impl Class {
         matches!(self, Self::DnsBytes | Self::Services)
     }
 
+    /// How many units a frame of so many bytes is.
+    #[inline(always)]
+    pub const fn units(self, bytes: u64) -> u64 {
+        if self.counts_bytes() { bytes } else { 1 }
+    }
+
     /// Why a packet is dropped when the budget is spent.
     #[inline(always)]
     pub const fn exhausted(self) -> Reason {

@@ -136,14 +136,14 @@ impl Tables for HostTables {
         self.owners.borrow_mut().remove(address);
     }
 
-    fn budgets(&self, stranger: &ClientKey) -> (Option<&Budgets<AtomicU64>>, bool) {
-        if let Some(row) = self.strangers.get(stranger) {
-            return (Some(row), false);
-        }
-        let new = self.newcomer.get().is_none();
-        let (client, row) = self.newcomer.get_or_init(|| (*stranger, Budgets::default()));
-        assert_eq!(client, stranger, "a decision is about one client, and the last one was settled");
-        (Some(row), new)
+    fn budgets(&self, stranger: &ClientKey) -> Option<&Budgets<AtomicU64>> {
+        let begun = || self.newcomer.get().filter(|(client, _)| client == stranger).map(|(_, row)| row);
+        self.strangers.get(stranger).or_else(begun)
+    }
+
+    fn open_budgets(&self, stranger: &ClientKey) -> bool {
+        assert!(self.newcomer.set((*stranger, Budgets::default())).is_ok(), "the last decision was settled");
+        true
     }
 
     fn cookie_keys(&self) -> Option<&CookieKeys> {

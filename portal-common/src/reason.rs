@@ -186,7 +186,7 @@ reasons! {
     71 TlsAckOnly Dropped "tls_ack_only" "An acknowledgement without data on a TCP/443 connection of ours: nothing to do.";
     72 HttpsDropped Dropped "https_dropped" "TCP/443 before login, by the policy `drop`.";
     73 LengthField Dropped "length_field" "An IEEE 802.3 frame with a length where the EtherType should be.";
-    74 AnswerHeld Dropped "dns_answer_held" "A DNS answer that the daemon learns the walled garden's addresses from, and then sends on.";
+    74 AnswerHeld Dropped "dns_answer_held" "A DNS answer that names of the walled garden could be learned from, but the daemon has fallen behind: the client asks again.";
     75 ArpMalformed Dropped "arp_malformed" "An ARP packet that is not one of IPv4 over Ethernet.";
 }
 

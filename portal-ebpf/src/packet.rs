@@ -63,18 +63,6 @@ impl Packet {
         if address.wrapping_add(N) > end { None } else { Some(address) }
     }
 
-    /// The same value, but unknown to the verifier, which then follows one path where it would follow one for every value.
-    #[inline(always)]
-    pub(crate) fn obscure(&self, value: usize) -> usize {
-        let Some(address) = self.address::<1>(0) else {
-            return value;
-        };
-        // SAFETY: the byte is within the frame. The two reads give the same byte, but the verifier takes each for unknown, and so
-        // their difference.
-        let zero = unsafe { address.read_volatile() ^ address.read_volatile() };
-        value ^ usize::from(zero)
-    }
-
     /// Cuts the frame's tail off; whether the kernel did.
     #[inline(always)]
     pub(crate) fn truncate(&mut self, len: usize) -> bool {
@@ -115,7 +103,11 @@ impl Frame for Packet {
 
     #[inline(always)]
     fn forget(&self, at: usize) -> usize {
-        self.obscure(at) & FORGOTTEN_MASK
+        let Some(address) = self.address::<1>(0) else { return at & FORGOTTEN_MASK };
+        // SAFETY: the byte is within the frame. The two reads give the same byte, but the verifier takes each for unknown, and so
+        // their difference.
+        let zero = unsafe { address.read_volatile() ^ address.read_volatile() };
+        (at ^ usize::from(zero)) & FORGOTTEN_MASK
     }
 }
 

@@ -129,20 +129,17 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
-    fn budgets(&self, stranger: &ClientKey) -> (Option<&Budgets<KernelWord>>, bool) {
+    fn budgets(&self, stranger: &ClientKey) -> Option<&Budgets<KernelWord>> {
         // SAFETY: its words are atomic. A row that is evicted meanwhile is another's in the worst case, who gets a packet more or less.
-        if let Some(row) = unsafe { STRANGERS.get(stranger) } {
-            return (Some(row), false);
-        }
-        if !L {
-            return (None, false);
-        }
+        unsafe { STRANGERS.get(stranger) }
+    }
+
+    #[inline(always)]
+    fn open_budgets(&self, stranger: &ClientKey) -> bool {
         // SAFETY: the same bytes; words are atomic only where they are shared.
         let empty: &Budgets<KernelWord> = unsafe { &*(&raw const NEW_STRANGER).cast() };
-        // Another CPU may have been faster: then its row is found.
-        let new = STRANGERS.insert(stranger, empty, u64::from(BPF_NOEXIST)).is_ok();
-        // SAFETY: as above.
-        (unsafe { STRANGERS.get(stranger) }, new)
+        // Another CPU may have been faster: then it is not new.
+        STRANGERS.insert(stranger, empty, u64::from(BPF_NOEXIST)).is_ok()
     }
 
     #[inline(always)]

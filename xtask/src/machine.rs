@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::requirements::{
-    BPF_CORE, BPF_CORE_DIRECTORY, CARGO, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, Sign, TOOLS, UNPACKED, Version,
+    BPF_CORE, BPF_CORE_DIRECTORY, CARGO, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, Sign, UNPACKED, Version, all_tools,
 };
 use crate::{environment, unpack};
 
@@ -17,7 +17,7 @@ use crate::{environment, unpack};
 pub(crate) struct Machine {
     pub(crate) debian_12: bool,
     pub(crate) root: bool,
-    /// Packages of [`TOOLS`] whose sign was found.
+    /// Packages of [`all_tools`] whose sign was found.
     pub(crate) tools: BTreeSet<&'static str>,
     /// Installed Debian packages, of those that matter for the compiler, and their versions.
     pub(crate) packages: BTreeMap<String, String>,
@@ -59,7 +59,7 @@ impl Machine {
         Self {
             debian_12: fs::read_to_string("/etc/os-release").is_ok_and(|release| is_debian_12(&release)),
             root: rustix::process::geteuid().is_root(),
-            tools: TOOLS.iter().filter(|tool| is_there(tool.sign)).map(|tool| tool.package).collect(),
+            tools: all_tools().filter(|tool| is_there(tool.sign)).map(|tool| tool.package).collect(),
             packages: packages(),
             bpf_core: Path::new(BPF_CORE_DIRECTORY).is_dir(),
             cargo_in_usr: Path::new("/usr/bin/cargo").exists(),

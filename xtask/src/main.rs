@@ -47,6 +47,8 @@ enum Command {
     Demo(Rest),
     /// Work with the lab of network namespaces (needs root); arguments go to the lab
     Lab(Rest),
+    /// Measure Portal beside its rivals (needs root, some minutes; `--quick`, `--json FILE`, `--only METRIC`, `--plots`)
+    Bench(Rest),
     /// Run all tests (needs root); arguments, such as a filter, go to `cargo test`
     Test(TestArguments),
 }
@@ -114,6 +116,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             tasks::demand_root("lab")?;
             before()?;
             tasks::lab(&rest.words(), &interrupts)
+        }
+        Command::Bench(rest) => {
+            tasks::demand_root("bench")?;
+            setup(Wanted { bench: true, ..Wanted::default() }, Voice::OnlyChanges)?;
+            tasks::bench(&rest.words(), &interrupts)
         }
         Command::Test(TestArguments { kernels: true, record, .. }) => {
             setup(Wanted { kernels: true, ..Wanted::default() }, Voice::OnlyChanges)?;

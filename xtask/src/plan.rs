@@ -2,8 +2,8 @@
 
 use crate::machine::{Machine, Toolchain};
 use crate::requirements::{
-    BPF_CORE, BPF_LINKER, CARGO, CARGO_DENY, CLIPPY, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, RUSTFMT, TOOLS,
-    UNPACKED, Unpacked, Version, Wanted, oldest_rust,
+    BENCH_TOOLS, BPF_CORE, BPF_LINKER, CARGO, CARGO_DENY, CLIPPY, CONFLICTS, LINKED_TOOLCHAIN, LLVM, RUSTC, RUSTFMT,
+    TOOLS, UNPACKED, Unpacked, Version, Wanted, oldest_rust,
 };
 
 /// What is to be done, in this order, or why it cannot be.
@@ -61,7 +61,7 @@ pub(crate) fn plan(machine: &Machine, wanted: Wanted) -> Plan {
 
 fn debian_as_root(machine: &Machine, wanted: Wanted) -> Plan {
     let mut plan = Plan::default();
-    let mut packages = missing_tools(machine);
+    let mut packages = missing_tools(machine, wanted);
     let mut later = Vec::new();
 
     if let Some(name) = &machine.chosen_toolchain {
@@ -183,7 +183,7 @@ fn elsewhere(machine: &Machine, wanted: Wanted) -> Plan {
         ),
         Some(_) => {}
     }
-    let missing = missing_tools(machine);
+    let missing = missing_tools(machine, wanted);
     if !missing.is_empty() {
         let what = missing.iter().map(|package| format!("{} {}", package.name, package.why)).collect::<Vec<_>>();
         let names = missing.iter().map(|package| package.name).collect::<Vec<_>>();
@@ -216,9 +216,11 @@ fn install(name: &str, version: Version) -> String {
     format!("cargo install {name} --version {version} --locked")
 }
 
-fn missing_tools(machine: &Machine) -> Vec<Package> {
+fn missing_tools(machine: &Machine, wanted: Wanted) -> Vec<Package> {
+    let bench = if wanted.bench { BENCH_TOOLS } else { &[] };
     TOOLS
         .iter()
+        .chain(bench)
         .filter(|tool| !machine.tools.contains(tool.package))
         .map(|tool| Package { name: tool.package, why: tool.why })
         .collect()
@@ -273,6 +275,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::requirements::all_tools;
 
     const STABLE: &str = "stable-x86_64-unknown-linux-gnu";
     const NIGHTLY: &str = "nightly-x86_64-unknown-linux-gnu";
@@ -286,7 +289,7 @@ mod tests {
         Machine {
             debian_12: true,
             root: true,
-            tools: TOOLS.iter().map(|tool| tool.package).collect(),
+            tools: all_tools().map(|tool| tool.package).collect(),
             packages: packages(&[(RUSTC, NOW), (BPF_CORE, NOW)]),
             bpf_core: true,
             cargo_in_usr: false,
@@ -330,7 +333,7 @@ mod tests {
         list.iter().map(|(name, version)| ((*name).into(), (*version).into())).collect()
     }
 
-    const ALL: Wanted = Wanted { lints: true, deny: true, kernels: true };
+    const ALL: Wanted = Wanted { lints: true, deny: true, kernels: true, bench: true };
 
     fn change(machine: Machine, change: impl FnOnce(&mut Machine)) -> Machine {
         let mut machine = machine;
@@ -454,6 +457,7 @@ mod tests {
         let machine = change(complete(), |machine| {
             (machine.rustfmt, machine.clippy, machine.cargo_deny) = (false, false, false);
             machine.unpacked.clear();
+            machine.tools = TOOLS.iter().map(|tool| tool.package).collect();
         });
         assert!(plan(&machine, Wanted::default()).is_empty());
     }

@@ -9,6 +9,8 @@ pub(crate) struct Wanted {
     pub(crate) deny: bool,
     /// [`UNPACKED`].
     pub(crate) kernels: bool,
+    /// [`BENCH_TOOLS`].
+    pub(crate) bench: bool,
 }
 
 /// One Debian package and the sign that what it brings is there, from wherever it came.
@@ -82,6 +84,26 @@ pub(crate) const TOOLS: &[Tool] = &[
         ),
     ),
 ];
+
+/// What only `cargo xtask bench` uses, beside [`TOOLS`].
+pub(crate) const BENCH_TOOLS: &[Tool] = &[
+    with_services(
+        &["nftables.service"],
+        tool("nftables", "is the rival whose sets and redirects Portal is held against", Sign::Programs(&["nft"])),
+    ),
+    tool("iptables", "is the rival of older portals", Sign::Programs(&["iptables"])),
+    tool("ipset", "holds that rival's clients", Sign::Programs(&["ipset"])),
+    with_services(
+        &["opennds.service"],
+        tool("opennds", "is the portal whose logins are held against Portal's", Sign::Programs(&["opennds", "ndsctl"])),
+    ),
+    tool("netsniff-ng", "has trafgen, which floods", Sign::Programs(&["trafgen"])),
+];
+
+/// Everything that may be installed.
+pub(crate) fn all_tools() -> impl Iterator<Item = &'static Tool> {
+    TOOLS.iter().chain(BENCH_TOOLS)
+}
 
 /// A Debian package whose files are unpacked below `target/kernels`, and which is not installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,9 +232,9 @@ mod tests {
 
     #[test]
     fn no_package_is_listed_twice() {
-        let mut names: Vec<_> = TOOLS.iter().map(|tool| tool.package).collect();
+        let mut names: Vec<_> = all_tools().map(|tool| tool.package).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), TOOLS.len());
+        assert_eq!(names.len(), TOOLS.len() + BENCH_TOOLS.len());
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::child::{Interrupts, named};
 use crate::machine::Machine;
 use crate::plan::{Plan, Problem, Step, plan};
-use crate::requirements::{BPF_LINKER, CARGO_DENY, LINKED_TOOLCHAIN, LLVM, TOOLS, Version, Wanted};
+use crate::requirements::{BPF_LINKER, CARGO_DENY, LINKED_TOOLCHAIN, LLVM, Version, Wanted, all_tools};
 use crate::{apt, environment, unpack};
 
 /// How much is said.
@@ -72,8 +72,7 @@ fn take(step: &Step, interrupts: &Interrupts) -> Result<()> {
                 println!("setup: installs Debian's {}: it {}", package.name, package.why);
             }
             let names: Vec<_> = packages.iter().map(|package| package.name).collect();
-            let services: Vec<_> = TOOLS
-                .iter()
+            let services: Vec<_> = all_tools()
                 .filter(|tool| names.contains(&tool.package))
                 .flat_map(|tool| tool.services)
                 .copied()

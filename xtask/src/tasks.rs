@@ -1,4 +1,4 @@
-//! build, demo, lab and test: cargo, called the right way.
+//! build, demo, lab, bench and test: cargo, called the right way.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -42,6 +42,23 @@ pub(crate) fn lab(arguments: &[OsString], interrupts: &Interrupts) -> Result<Exi
         return Ok(built);
     }
     let program = std::env::current_exe().context("cannot tell where this program is")?.with_file_name("lab");
+    let error = environment::command(&program).args(arguments).exec();
+    Err(Error::new(error).context(format!("cannot start {}", program.display())))
+}
+
+/// Builds the load lab as it is to be measured, and becomes its command line. Returns only on failure.
+///
+/// `portald` and `portalctl` are built with it: it starts them.
+pub(crate) fn bench(arguments: &[OsString], interrupts: &Interrupts) -> Result<ExitCode> {
+    let packages = ["--release", "--package", "portal-bench", "--package", "portal-userspace"];
+    let status = interrupts.run(environment::cargo().arg("build").args(packages))?;
+    if let Some(code) = interrupts.exit_code() {
+        return Ok(ExitCode::from(code));
+    }
+    if !status.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let program = environment::target().join("release").join("bench");
     let error = environment::command(&program).args(arguments).exec();
     Err(Error::new(error).context(format!("cannot start {}", program.display())))
 }
@@ -121,7 +138,12 @@ mod tests {
         assert_eq!(steps.len(), 3);
         assert!(steps.iter().all(|step| step.ends_with(" gate -- --nocapture --test-threads=1")), "{steps:?}");
         // `--tests` and not `--lib --bins`: other packages have integration tests too.
-        assert!(steps[0].contains("--workspace --exclude portal-ebpf --exclude portal-bench-ebpf --exclude portal-tests --tests"), "{steps:?}");
+        assert!(
+            steps[0].contains(
+                "--workspace --exclude portal-ebpf --exclude portal-bench-ebpf --exclude portal-tests --tests"
+            ),
+            "{steps:?}"
+        );
         assert!(steps[2].contains("--package portal-tests --tests"), "{steps:?}");
     }
 

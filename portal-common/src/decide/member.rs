@@ -1,10 +1,9 @@
 //! What happens to the frames of a client that has logged in.
 
-use super::{Binding, Case, Decision, Tables, addresses, network::Kind, network::Network};
+use super::{Binding, Case, Decision, Tables, addresses, network::Kind, network::Network, refusal};
 use crate::{
-    event::{Event, EventKind},
     frame::Frame,
-    meter::{self, Direction, Load, Refusal},
+    meter::{self, Direction, Load},
     protocol::{self as p, icmpv6},
     reason::Reason,
     tables::{Address, GateConfig, Session, Strictness},
@@ -58,12 +57,7 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     };
     *decision = match charged {
         Ok(()) => Decision::pass(Reason::Authorized),
-        Err(refusal) => {
-            if matches!(refusal, Refusal::Quota { first: true }) {
-                tables.tell(&Event::new(now_ns, EventKind::QuotaSpent, client).with_reason(Reason::QuotaSpent));
-            }
-            Decision::drop(refusal.reason(Direction::Up))
-        }
+        Err(refused) => Decision::drop(refusal(tables, refused, Direction::Up, client, now_ns)),
     };
     Ok(())
 }

@@ -1,12 +1,11 @@
 //! What happens to the frames that go to a client: they are metered, and DNS answers are charged and learned from.
 
-use super::{Case, Tables, link, network::Kind, network::Network};
+use super::{Case, Tables, link, network::Kind, network::Network, refusal};
 use crate::{
     bucket,
     budget::Class,
-    event::{Event, EventKind},
     frame::Frame,
-    meter::{self, Direction, Load, Refusal},
+    meter::{self, Direction, Load},
     protocol as p,
     reason::Reason,
     tables::{ClientKey, Counters, GateConfig, UNZONED_ROW},
@@ -102,12 +101,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         let charged = meter::charge(state, session, Direction::Down, departure.load, now_ns, config.rate_burst_ns());
         return match charged {
             Ok(()) => Outbound::Metered,
-            Err(refusal) => {
-                if matches!(refusal, Refusal::Quota { first: true }) {
-                    tables.tell(&Event::new(now_ns, EventKind::QuotaSpent, client).with_reason(Reason::QuotaSpent));
-                }
-                Outbound::Drop(refusal.reason(Direction::Down))
-            }
+            Err(refused) => Outbound::Drop(refusal(tables, refused, Direction::Down, client, now_ns)),
         };
     }
     let Some(over_udp) = is_dns_answer(frame, link, &mut case.network) else { return Outbound::Pass };
@@ -116,7 +110,7 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         return Outbound::Hold;
     }
     // Only who has asked has a row: what nobody asked for costs nobody.
-    if let (Some(budgets), _) = tables.budgets(&client) {
+    if let Some(budgets) = tables.budgets(&client) {
         let limit = &config.limits()[Class::DnsBytes as usize];
         if limit.is_limited() {
             let bucket = &budgets.buckets[Class::DnsBytes as usize];

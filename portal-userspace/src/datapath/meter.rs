@@ -7,12 +7,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, PinnedLink},
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::FdLink,
         tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
     },
     util::KernelVersion,
 };
+
+use super::link;
 
 /// The program's name, by which its filter is found to be removed.
 const NAME: &str = "meter";
@@ -38,28 +40,17 @@ pub(super) fn attach(program: &mut SchedClassifier, pin: &Path, interface: &str)
         .with_context(|| format!("the kernel refused the meter on the way out of {interface}"))?;
     let link = program.take_link(link).context("aya lost the link it has just made")?;
     let link = FdLink::try_from(link).map_err(|_| anyhow!("the meter's attachment to {interface} is no link"))?;
-    link.pin(pin).with_context(|| format!("cannot pin the meter's link to {}", pin.display()))?;
-    Ok(())
+    link::pin(link, pin, "meter")
 }
 
 /// Replaces the program behind the pinned link, in one step; whether there was still an interface behind it.
 fn take_over(program: &mut SchedClassifier, pin: &Path) -> Result<bool> {
-    let link = PinnedLink::from_pin(pin).with_context(|| format!("cannot open the pinned link {}", pin.display()))?;
-    let link = SchedClassifierLink::try_from(FdLink::from(link))
-        .map_err(|_| anyhow!("{} is not a tcx link", pin.display()))?;
-    match program.attach_to_link(link) {
-        Ok(id) => {
-            // Dropped here, the file descriptor goes; the pin keeps the link.
-            let _link = program.take_link(id).context("aya lost the link it has just updated")?;
-            Ok(true)
-        }
-        // ENOLINK: the interface went away, and the link with it.
-        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOLINK) => {
-            std::fs::remove_file(pin).with_context(|| format!("cannot remove {}", pin.display()))?;
-            Ok(false)
-        }
-        Err(e) => Err(e).context("the kernel refused to replace the meter"),
-    }
+    let link =
+        SchedClassifierLink::try_from(link::open(pin)?).map_err(|_| anyhow!("{} is not a tcx link", pin.display()))?;
+    let Some(id) = link::replaced(program.attach_to_link(link), pin, "meter")? else { return Ok(false) };
+    // Dropped here, the file descriptor goes; the pin keeps the link.
+    let _link = program.take_link(id).context("aya lost the link it has just updated")?;
+    Ok(true)
 }
 
 fn attach_filter(program: &mut SchedClassifier, interface: &str) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod counters;
 mod explain;
 pub mod garden;
 pub mod gate;
+mod link;
 mod meter;
 pub mod names;
 pub mod object;

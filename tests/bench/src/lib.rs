@@ -5,12 +5,24 @@
 
 pub mod bulk;
 pub mod exchange;
+pub mod frames;
+pub mod gate;
+pub mod growth;
+pub mod hot;
+pub mod inject;
+pub mod kernel;
+pub mod login;
 pub mod machine;
 pub mod measurements;
 pub mod object;
+/// What the injector is told, and what it tells: the source that the kernel's side has too.
+#[path = "../ebpf/src/plan.rs"]
+pub mod plan;
 pub mod plot;
 pub mod report;
 pub mod rivals;
+pub mod strangers;
+pub mod yard;
 
 use anyhow::Result;
 

@@ -1,9 +1,13 @@
 //! The list of measurements, in the order of the table.
 
-use crate::{Measurement, bulk, exchange};
+use crate::{Measurement, bulk, exchange, growth, hot, login, strangers};
 
 /// All of them.
 pub const ALL: &[Measurement] = &[
+    Measurement { name: "hot", about: "what one client's packet costs, everything in the caches", run: hot::run },
+    Measurement { name: "growth", about: "how that cost grows with the number of clients", run: growth::run },
+    Measurement { name: "strangers", about: "what it costs to drop a stranger's packet", run: strangers::run },
     Measurement { name: "exchange", about: "whole HTTP exchanges with strangers, against nginx", run: exchange::run },
+    Measurement { name: "login", about: "one login, until the gate lets the client through", run: login::run },
     Measurement { name: "bulk", about: "a million sessions into the kernel at once", run: bulk::run },
 ];
