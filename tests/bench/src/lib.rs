@@ -22,6 +22,7 @@ pub mod plot;
 pub mod report;
 pub mod rivals;
 pub mod strangers;
+pub mod throughput;
 pub mod yard;
 
 use anyhow::Result;

@@ -1,6 +1,6 @@
 //! The list of measurements, in the order of the table.
 
-use crate::{Measurement, flood, forward, growth, hot, memory, strangers};
+use crate::{Measurement, flood, forward, growth, hot, memory, strangers, throughput};
 
 /// All of them.
 pub const ALL: &[Measurement] = &[
@@ -13,5 +13,6 @@ pub const ALL: &[Measurement] = &[
         run: forward::run,
     },
     Measurement { name: "flood", about: "what remains of clients' packets while strangers flood", run: flood::run },
+    Measurement { name: "throughput", about: "a guest's iperf3 while trafgen floods", run: throughput::run },
     Measurement { name: "memory", about: "what a session costs in kernel memory", run: memory::run },
 ];
