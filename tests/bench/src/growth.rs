@@ -8,7 +8,7 @@ use crate::{
     frames::{self, FIRST_CLIENT, Version},
     gate::{Limits, LoadedGate},
     inject::{Injector, Pattern, Reference},
-    kernel::{self, LOOPBACK, REPEAT, Rounds},
+    kernel::{self, LOOPBACK, Rounds},
     plan::{self, Population},
     plot::Plot,
     report::{Bar, Better, Row, figure},
@@ -35,8 +35,9 @@ struct Costs {
 
 fn measure(effort: &Effort) -> Result<Findings> {
     let mut all = Vec::new();
-    for clients in CLIENTS {
-        all.extend(at(clients, effort)?);
+    let sizes = effort.sizes(&CLIENTS);
+    for clients in &sizes {
+        all.extend(at(*clients, effort)?);
     }
     let find = |clients, version, pattern| {
         all.iter().find(move |c| (c.clients, c.version, c.pattern) == (clients, version, pattern))
@@ -44,7 +45,7 @@ fn measure(effort: &Effort) -> Result<Findings> {
     let mut rows = Vec::new();
     for (version, pattern) in series() {
         let Some(one) = find(CLIENTS[0], version, pattern) else { continue };
-        for clients in &CLIENTS[1..] {
+        for clients in &sizes[1..] {
             let Some(many) = find(*clients, version, pattern) else { continue };
             let metric = format!(
                 "growth of an authorised packet's cost, 1 to {} clients, {}, {}",
@@ -93,7 +94,7 @@ fn order(pattern: Pattern) -> &'static str {
 
 /// Everything with so many clients.
 fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
-    let rounds = if effort.quick { 5 } else { 15 };
+    let (rounds, repeat) = (effort.rounds(15, 3), effort.frames());
     let from = Population { clients, first: FIRST_CLIENT };
     let mut injector = Injector::load(clients)?;
     injector.fill_hash(FIRST_CLIENT, clients)?;
@@ -111,13 +112,13 @@ fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
         let reference = |reference: Reference| {
             let mut injector = injector.borrow_mut();
             injector.aim(reference)?;
-            injector.repeat(REPEAT)
+            injector.repeat(repeat)
         };
         let mut ours = || {
-            gate.demand(Reason::Authorized, REPEAT, |_| {
+            gate.demand(Reason::Authorized, repeat, |_| {
                 let mut injector = injector.borrow_mut();
                 injector.aim_at(&fd)?;
-                injector.repeat(REPEAT)
+                injector.repeat(repeat)
             })
         };
         let costs = Rounds::of(

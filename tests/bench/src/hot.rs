@@ -6,10 +6,10 @@ use portal_common::Reason;
 
 use crate::{
     Effort, Findings,
-    frames::{self, FIRST_CLIENT, Version},
+    frames::{FIRST_CLIENT, Version, segment},
     gate::{Limits, LoadedGate},
     inject::Injector,
-    kernel::{self, LOOPBACK, PASS, REPEAT, Rounds},
+    kernel::{self, LOOPBACK, PASS, Rounds},
     report::{Bar, Row},
 };
 
@@ -19,7 +19,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 }
 
 fn measure(effort: &Effort) -> Result<Findings> {
-    let rounds = if effort.quick { 9 } else { 25 };
+    let (rounds, frames) = (effort.rounds(25, 9), effort.frames());
     let mut injector = Injector::load(1)?;
     let empty: &Xdp = injector.program::<Xdp>("empty")?;
     let mut rows = Vec::new();
@@ -29,17 +29,17 @@ fn measure(effort: &Effort) -> Result<Findings> {
     ] {
         let mut gate = LoadedGate::new(LOOPBACK, 1, limits)?;
         for version in [Version::V4, Version::V6] {
-            let frame = frames::segment(version, FIRST_CLIENT, 0);
+            let frame = segment(version, FIRST_CLIENT, 0);
             // Once before: the client's first packet binds its address.
             gate.demand(Reason::Authorized, 1, |gate| kernel::repeat(gate.gate.program()?, &frame, 1))?;
             let mut ours = || {
                 let (cost, verdict) = gate
-                    .demand(Reason::Authorized, REPEAT, |gate| kernel::repeat(gate.gate.program()?, &frame, REPEAT))?;
+                    .demand(Reason::Authorized, frames, |gate| kernel::repeat(gate.gate.program()?, &frame, frames))?;
                 ensure!(verdict == PASS, "the gate's verdict is {verdict}");
                 Ok(kernel::ns(cost))
             };
             let mut nothing = || {
-                let (cost, verdict) = kernel::repeat(empty, &frame, REPEAT)?;
+                let (cost, verdict) = kernel::repeat(empty, &frame, frames)?;
                 ensure!(verdict == PASS, "the empty program's verdict is {verdict}");
                 Ok(kernel::ns(cost))
             };

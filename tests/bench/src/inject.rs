@@ -65,6 +65,15 @@ impl Reference {
     }
 }
 
+/// How two populations share the frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mix {
+    /// How many of 65,536 frames the second sends.
+    pub share: u32,
+    /// How many of 65,536 of these are made, and withheld.
+    pub withheld: u32,
+}
+
 /// What the programs that count have counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -148,16 +157,16 @@ impl Injector {
         pattern: Pattern,
         then: u32,
     ) -> Result<()> {
-        self.send_mixed(frame, version, [from, from], 0, pattern, then)
+        self.send_mixed(frame, version, [from, from], Mix::default(), pattern, then)
     }
 
-    /// Sets what is sent from now on, of two populations: the second sends so many of 65,536.
+    /// Sets what is sent from now on, of two populations.
     pub fn send_mixed(
         &mut self,
         frame: &[u8],
         version: Version,
         [main, other]: [Population; 2],
-        share: u32,
+        Mix { share, withheld }: Mix,
         pattern: Pattern,
         then: u32,
     ) -> Result<()> {
@@ -174,7 +183,7 @@ impl Injector {
         // Powers of two that begin below the number of clients, and the one client's own.
         let octaves = (main.clients.ilog2()).max(1);
         let head = *frame.first_chunk().context("a frame without addresses")?;
-        let plan = Plan { head, main, other, share, pattern, octaves, family, sum, then };
+        let plan = Plan { head, main, other, share, pattern, octaves, family, sum, then, withheld, reserved: 0 };
         self.frame = frame.to_vec();
         // SAFETY: integers only, without padding.
         let bytes = unsafe { std::mem::transmute::<Plan, [u8; size_of::<Plan>()]>(plan) };
@@ -217,6 +226,7 @@ impl Injector {
             let one = unsafe { std::mem::transmute::<[u8; size_of::<Done>()], Done>(bytes.0) };
             sum.made += one.made;
             sum.others += one.others;
+            sum.withheld += one.withheld;
             sum.failed += one.failed;
         }
         Ok(sum)

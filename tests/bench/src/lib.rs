@@ -5,6 +5,8 @@
 
 pub mod bulk;
 pub mod exchange;
+pub mod flood;
+pub mod forward;
 pub mod frames;
 pub mod gate;
 pub mod growth;
@@ -14,6 +16,7 @@ pub mod kernel;
 pub mod login;
 pub mod machine;
 pub mod measurements;
+pub mod memory;
 pub mod object;
 /// What the injector is told, and what it tells: the source that the kernel's side has too.
 #[path = "../ebpf/src/plan.rs"]
@@ -21,7 +24,9 @@ pub mod plan;
 pub mod plot;
 pub mod report;
 pub mod rivals;
+pub mod soak;
 pub mod strangers;
+pub mod throughput;
 pub mod yard;
 
 use anyhow::Result;
@@ -31,6 +36,34 @@ use anyhow::Result;
 pub struct Effort {
     /// Shorter runs, and fewer of them: all together in under five minutes.
     pub quick: bool,
+    /// As short as can be: only whether every packet takes its path, which the counters tell. The figures mean nothing.
+    pub check: bool,
+    /// How long the soak takes, minutes; None: as the others say.
+    pub minutes: Option<f64>,
+}
+
+impl Effort {
+    /// What a test has time for.
+    pub const CHECK: Self = Self { quick: true, check: true, minutes: None };
+
+    /// How many frames a figure is made of.
+    pub fn frames(&self) -> u32 {
+        if self.check { 2_000 } else { kernel::REPEAT }
+    }
+
+    /// How often everything is measured, in full or quick.
+    pub fn rounds(&self, full: usize, quick: usize) -> usize {
+        match (self.check, self.quick) {
+            (true, _) => 1,
+            (false, true) => quick,
+            (false, false) => full,
+        }
+    }
+
+    /// The numbers of clients to measure with: where it is but a check, those that are filled in no time.
+    pub fn sizes(&self, all: &[u32]) -> Vec<u32> {
+        all.iter().copied().filter(|clients| !self.check || *clients <= 1 << 10).collect()
+    }
 }
 
 /// What a measurement found.

@@ -20,6 +20,9 @@ struct Arguments {
     /// Everything in under five minutes, with fewer repeats
     #[arg(long)]
     quick: bool,
+    /// How many minutes the soak makes of a day: 10, with --quick 1
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
     /// Also write the rows into this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -37,8 +40,17 @@ struct Arguments {
 /// Where the plots go: beside this package's own repository.
 const PLOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks");
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
         measurements::ALL.iter().for_each(|one| println!("{:<16} {}", one.name, one.about));
         return Ok(ExitCode::SUCCESS);
@@ -51,7 +63,7 @@ fn main() -> Result<ExitCode> {
     ensure!(rustix::process::geteuid().is_root(), "needs root: it makes network namespaces and loads BPF programs");
     let machine = Machine::look();
     println!("{}", machine.words());
-    let effort = Effort { quick: arguments.quick };
+    let effort = Effort { quick: arguments.quick, check: false, minutes: arguments.minutes };
     let (mut rows, mut plots) = (Vec::new(), Vec::new());
     for one in chosen {
         eprintln!("bench: {}: {}", one.name, one.about);

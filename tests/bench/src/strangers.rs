@@ -7,10 +7,10 @@ use portal_common::Reason;
 
 use crate::{
     Effort, Findings,
-    frames::{self, FIRST_CLIENT, FIRST_STRANGER, Version},
+    frames::{FIRST_CLIENT, FIRST_STRANGER, Version, segment},
     gate::{Limits, LoadedGate},
     inject::{Injector, Pattern, Reference},
-    kernel::{REPEAT, Rounds},
+    kernel::Rounds,
     plan::{self, Population},
     plot::Plot,
     report::{Bar, Better, Row, figure},
@@ -33,7 +33,7 @@ const RIVALS: [(Rival, Bar); 5] = [
 pub fn run(effort: &Effort) -> Result<Findings> {
     let mut findings = Findings::default();
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
-    for clients in SIZES {
+    for clients in effort.sizes(&SIZES) {
         let costs = at(clients, effort)?;
         let mut point = |name: &str, cost: f64| {
             let point = (f64::from(clients), 1000.0 / cost);
@@ -77,10 +77,10 @@ struct Costs {
 }
 
 fn at(clients: u32, effort: &Effort) -> Result<Costs> {
-    let rounds = if effort.quick { 3 } else { 9 };
+    let (rounds, frames) = (effort.rounds(9, 2), effort.frames());
     let strangers = Population { clients, first: FIRST_STRANGER };
     let members = Population { clients, first: FIRST_CLIENT };
-    let frame = frames::segment(Version::V4, FIRST_STRANGER, 0);
+    let frame = segment(Version::V4, FIRST_STRANGER, 0);
     let mut injector = Injector::load(clients)?;
     let own = Yard::new(&mut injector)?;
     let mut gate = LoadedGate::new(own.ifindex, clients, Limits::None)?;
@@ -103,13 +103,13 @@ fn at(clients: u32, effort: &Effort) -> Result<Costs> {
         let mut injector = injector.borrow_mut();
         injector.send(&frame, Version::V4, strangers, Pattern::Uniform, plan::CALL)?;
         injector.aim(Reference::Discard)?;
-        own.live_to_sink(&mut injector, REPEAT, 0)
+        own.live_to_sink(&mut injector, frames, 0)
     };
     let mut ours = || {
         let mut injector = injector.borrow_mut();
         injector.send(&frame, Version::V4, strangers, Pattern::Uniform, plan::CALL)?;
         injector.aim_at(&fd)?;
-        gate.demand(Reason::HttpsDropped, REPEAT, |_| own.live_to_sink(&mut injector, REPEAT, 0))
+        gate.demand(Reason::HttpsDropped, frames, |_| own.live_to_sink(&mut injector, frames, 0))
     };
     let mut theirs: Vec<_> = RIVALS
         .iter()
@@ -120,7 +120,7 @@ fn at(clients: u32, effort: &Effort) -> Result<Costs> {
             move || {
                 let mut injector = injector.borrow_mut();
                 injector.send(frame, Version::V4, strangers, Pattern::Uniform, plan::PASS)?;
-                dropped(rival, yard, &mut injector)
+                dropped(rival, yard, &mut injector, frames)
             }
         })
         .collect();
@@ -141,14 +141,14 @@ fn at(clients: u32, effort: &Effort) -> Result<Costs> {
 }
 
 /// Lets a rival drop, and demands that it dropped every packet where it says it does.
-fn dropped(rival: &Rival, yard: &Yard, injector: &mut Injector) -> Result<f64> {
+fn dropped(rival: &Rival, yard: &Yard, injector: &mut Injector, frames: u32) -> Result<f64> {
     let (counted, received) = (injector.counts()?.dropped, yard.received()?);
-    let cost = yard.live_to_sink(injector, REPEAT, 0)?;
+    let cost = yard.live_to_sink(injector, frames, 0)?;
     let (counted, received) = (injector.counts()?.dropped - counted, yard.received()? - received);
     let expected = match rival.proof {
         Proof::BeforeIp => (0, 0),
-        Proof::InIp => (0, u64::from(REPEAT)),
-        Proof::Counted => (u64::from(REPEAT), 0),
+        Proof::InIp => (0, u64::from(frames)),
+        Proof::Counted => (u64::from(frames), 0),
     };
     ensure!((counted, received) == expected, "{}: {counted} were counted and {received} reached IP", rival.name);
     Ok(cost)

@@ -63,11 +63,7 @@ impl Yard {
         ] {
             gateway.ip(&command)?;
         }
-        let index = |name: &str| -> Result<u32> {
-            let shown = gateway.ip(&format!("-o link show {name}"))?;
-            shown.split(':').next().and_then(|text| text.trim().parse().ok()).context("no index is shown")
-        };
-        let (ifindex, uplink) = (index("guest0")?, index("wan0")?);
+        let (ifindex, uplink) = (index(gateway, "guest0")?, index(gateway, "wan0")?);
         let yard = Self { bare, ifindex, uplink };
         yard.attach(injector, "sink", "wan0", TcAttachType::Egress)?;
         Ok(yard)
@@ -76,6 +72,16 @@ impl Yard {
     /// The gateway's namespace.
     pub fn gateway(&self) -> &Namespace {
         &self.bare.gateway
+    }
+
+    /// The guests' namespace, whose `eth0` is the other end of `guest0`.
+    pub fn guest(&self) -> &Namespace {
+        &self.bare.guest
+    }
+
+    /// The index of the guests' `eth0`, in their namespace.
+    pub fn index_of_guest(&self) -> Result<u32> {
+        index(self.guest(), "eth0")
     }
 
     /// A directory that goes with the yard.
@@ -120,4 +126,9 @@ impl Yard {
             values.split(' ').nth(at).and_then(|value| value.parse().ok()).context("InReceives is no number")
         })
     }
+}
+
+fn index(namespace: &Namespace, interface: &str) -> Result<u32> {
+    let shown = namespace.ip(&format!("-o link show {interface}"))?;
+    shown.split(':').next().and_then(|text| text.trim().parse().ok()).context("no index is shown")
 }

@@ -69,6 +69,8 @@ pub struct Crowd {
     pub families: u8,
     /// Whether the checksums of what arrives are verified: a kernel leaves them to the interface, which a veth is not.
     pub verifies_checksums: u8,
+    /// The first client's number.
+    pub first_client: u32,
     /// How many clients there are.
     pub clients: u32,
     /// How many exchanges are in flight.
@@ -79,7 +81,7 @@ pub struct Crowd {
     pub probe_every: u32,
 }
 
-const _: () = assert!(size_of::<Crowd>() == 64);
+const _: () = assert!(size_of::<Crowd>() == 68);
 
 /// What a slot is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,7 +260,7 @@ impl Crowd {
         };
         let is_probe = NonZeroU64::new(u64::from(self.probe_every)).is_some_and(|every| (number >> 1) % every == 0);
         Flow {
-            client: (number.wrapping_mul(SPREAD) % clients) as u32,
+            client: self.first_client.wrapping_add((number.wrapping_mul(SPREAD) % clients) as u32),
             // The same client comes again after all the others, with its next port.
             port: (FIRST_PORT + (number / clients) % PORTS) as u16,
             family: if is_v6 { Family::V6 } else { Family::V4 },
@@ -367,6 +369,7 @@ mod tests {
             gateway: [0, 0, 0x5e, 0, 0x53, 1],
             families,
             verifies_checksums: 1,
+            first_client: 0,
             clients: 1000,
             slots: 64,
             rounds: 100,

@@ -29,11 +29,15 @@ fn inject(ctx: XdpContext) -> u32 {
     let (Some(plan), Some(done)) = (PLAN.get(0), DONE.get_ptr_mut(0)) else { return xdp_action::XDP_ABORTED };
     // SAFETY: this CPU's own, and nothing interrupts the program to run it again.
     let done = unsafe { &mut *done };
-    if change(&ctx, plan, done).is_none() {
+    let Some(withheld) = change(&ctx, plan, done) else {
         done.failed += 1;
         return xdp_action::XDP_ABORTED;
-    }
+    };
     done.made += 1;
+    if withheld {
+        done.withheld += 1;
+        return xdp_action::XDP_DROP;
+    }
     match plan.then {
         CALL => {
             // SAFETY: it returns only if there is no such program.
@@ -52,8 +56,9 @@ fn inject(ctx: XdpContext) -> u32 {
     }
 }
 
+/// Whether the frame is to be withheld.
 #[inline(always)]
-fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<()> {
+fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<bool> {
     /// Up to the source port behind an IPv6 header.
     const LEN: usize = 14 + 40 + 2;
     // xorshift64 (Marsaglia 2003): three shifts, where the kernel's own helper would cost a call.
@@ -126,5 +131,5 @@ fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<()> {
         }
         _ => {}
     }
-    Some(())
+    Some(other && (random & 0xffff) < u64::from(plan.withheld))
 }

@@ -32,6 +32,10 @@ pub struct Plan {
     pub sum: u32,
     /// What happens to the frame: one of the constants below.
     pub then: u32,
+    /// How many of 65,536 frames from [`Self::other`] are made, but dropped at once: the generator's own work remains the same.
+    pub withheld: u32,
+    /// Nothing: room up to whole words of eight bytes.
+    pub reserved: u32,
 }
 
 /// One after the other, again and again.
@@ -60,6 +64,8 @@ pub struct Done {
     pub made: u64,
     /// Frames from the other population.
     pub others: u64,
+    /// Frames that were withheld; they are among the others.
+    pub withheld: u64,
     /// Frames that could not be handed on.
     pub failed: u64,
 }

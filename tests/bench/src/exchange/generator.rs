@@ -23,6 +23,8 @@ use crate::object;
 
 /// How often stuck exchanges are looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How soon it is seen that all are done.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// After how many looks without a step an exchange is given up: within a tenth of what a client waits for a SYN-ACK (RFC 6298).
 const LOOKS_UNTIL_STUCK: u32 = 6;
 /// How long exchanges in flight may take to end after the last was begun.
@@ -188,6 +190,7 @@ impl Generator {
             gateway: wire.gateway_mac(),
             families: plan.families,
             verifies_checksums: u8::from(plan.verifies_checksums),
+            first_client: 0,
             clients: plan.clients,
             slots: plan.in_flight,
             rounds: 0,
@@ -231,6 +234,17 @@ impl Generator {
         Ok(())
     }
 
+    /// Lets each of these clients make at least so many exchanges, and waits until they have; an error if that takes longer than the limit.
+    pub fn ask(&mut self, first: u32, clients: u32, exchanges: u32, limit: Duration) -> Result<()> {
+        ensure!(clients > 0 && first.checked_add(clients).is_some_and(|end| end <= MOST_CLIENTS), "no such clients");
+        (self.crowd.first_client, self.crowd.clients) = (first, clients);
+        // As many consecutive numbers as there are clients name each client once.
+        let rounds = (clients * exchanges).div_ceil(self.crowd.slots);
+        self.begin(self.rounds()? + rounds)?;
+        ensure!(self.go_on(limit)?, "exchanges are still in flight after {limit:?}");
+        Ok(())
+    }
+
     /// How many rounds each slot has made, at most.
     pub fn rounds(&self) -> Result<u32> {
         let mut most = 0;
@@ -243,13 +257,16 @@ impl Generator {
     /// Lets the exchanges go on for so long, and begins again those that are stuck; returns early when all are done.
     pub fn go_on(&mut self, time: Duration) -> Result<bool> {
         let end = Instant::now() + time;
+        let mut pause = FIRST_LOOK;
         loop {
-            let all_done = self.look()?;
+            // What is not looked after at even intervals must not be taken for stuck.
+            let all_done = if pause == LOOK_EVERY { self.look()? } else { self.is_done()? };
             let left = end.saturating_duration_since(Instant::now());
             if all_done || left.is_zero() {
                 return Ok(all_done);
             }
-            thread::sleep(LOOK_EVERY.min(left));
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(LOOK_EVERY);
         }
     }
 
@@ -260,6 +277,16 @@ impl Generator {
             bail!("exchanges are still in flight after {DRAIN:?}");
         }
         Ok(())
+    }
+
+    /// Whether all slots have made all their exchanges.
+    fn is_done(&self) -> Result<bool> {
+        for number in 0..self.crowd.slots {
+            if self.slots.get(&number, 0)?.phase != phase::DONE {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Looks after every slot; whether all have made all their exchanges.

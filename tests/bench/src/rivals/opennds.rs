@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     process::Command,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +21,15 @@ const SCRIPT: &str = include_str!("../../rivals/opennds.sh");
 /// It makes its rules one by one.
 const START_LIMIT: Duration = Duration::from_secs(40);
 
+/// How many clients can be logged in beside the one that is measured.
+const MOST_OTHERS: u8 = 100;
+
+/// The lab's guest's address, and those of the others.
+fn address(n: u8) -> Ipv4Addr {
+    let [a, b, c, d] = GUEST_V4.octets();
+    if n == 0 { GUEST_V4 } else { Ipv4Addr::new(a, b, c, d + 90 + n) }
+}
+
 /// A running openNDS.
 pub struct OpenNds {
     service: Service,
@@ -34,7 +44,8 @@ impl OpenNds {
         fs::write(&configuration, CONFIGURATION.replace("@interface@", GUEST_INTERFACE))?;
         fs::write(&script, SCRIPT)?;
         let end = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() + 36_000;
-        fs::write(&leases, format!("{end} {GUEST_MAC} {GUEST_V4} guest *\n"))?;
+        let lease = |address: Ipv4Addr| format!("{end} {GUEST_MAC} {address} guest *\n");
+        fs::write(&leases, (0..=MOST_OTHERS).map(|n| lease(address(n))).collect::<String>())?;
         let mut command = lab.gateway.service("unshare");
         command.args(["--mount", "sh"]).arg(&script).arg(&configuration).arg(&leases);
         let mut service = Service::start("openNDS", &mut command, &log)?;
@@ -50,6 +61,28 @@ impl OpenNds {
         }
     }
 
+    /// Logs so many other clients in, at most 100: one MAC address with an address for each, which are as many clients to openNDS.
+    pub fn fill(&self, lab: &Lab, others: u8) -> Result<()> {
+        ensure!(others <= MOST_OTHERS, "there are leases for {MOST_OTHERS} clients");
+        for n in 1..=others {
+            let address = address(n).to_string();
+            lab.guest.ip(&format!("addr add {address}/24 dev eth0"))?;
+            self.probe(lab, &address, "307")?;
+            let mut auth = self.inside("ndsctl");
+            auth.args(["auth", &address]);
+            timed(auth).with_context(|| format!("ndsctl auth {address}"))?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a page from an address of the guest's.
+    fn probe(&self, lab: &Lab, from: &str, status: &str) -> Result<()> {
+        let url = format!("http://{SITE_V4}/");
+        let probe = curl(&lab.guest, &["--interface", from, "-o", "/dev/null", "-w", "%{http_code}", &url])?;
+        ensure!(probe.stdout == status, "{from} gets {:?} through openNDS, not {status}: {}", probe.stdout, probe.stderr);
+        Ok(())
+    }
+
     /// Logs the lab's guest in as many times as this, each time anew, and gives back how long each `ndsctl auth` took, without what it costs to enter the
     /// namespaces. Before each it has to be told of the client by a probe.
     pub fn log_in(&self, lab: &Lab, times: usize) -> Result<Vec<Duration>> {
@@ -60,13 +93,11 @@ impl OpenNds {
         let entering = entering[entering.len() / 2];
         let mut took = Vec::new();
         for _ in 0..times {
-            let probe = curl(&lab.guest, &["-o", "/dev/null", "-w", "%{http_code}", &format!("http://{SITE_V4}/")])?;
-            ensure!(probe.stdout == "307", "openNDS answers a stranger with {:?}: {}", probe.stdout, probe.stderr);
+            self.probe(lab, &guest, "307")?;
             let mut auth = self.inside("ndsctl");
             auth.args(["auth", &guest]);
             took.push(timed(auth).context("ndsctl auth")?.saturating_sub(entering));
-            let page = curl(&lab.guest, &["-o", "/dev/null", "-w", "%{http_code}", &format!("http://{SITE_V4}/")])?;
-            ensure!(page.stdout == "200", "the client that openNDS let in gets {:?}", page.stdout);
+            self.probe(lab, &guest, "200")?;
             let mut deauth = self.inside("ndsctl");
             deauth.args(["deauth", &guest]);
             timed(deauth).context("ndsctl deauth")?;

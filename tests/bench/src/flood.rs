@@ -1,0 +1,187 @@
+//! What remains of clients' packets while strangers flood.
+//!
+//! ```text
+//! CPU 0: injector, clients' and strangers' frames mixed ──► veth's ring, 256 frames ──► CPU 1: gate or rules, routing ──► sink
+//! ```
+//!
+//! What finds the ring full is lost, whoever sent it, as in a NIC's ring. The generator has a CPU of its own and makes the same frames
+//! whatever the flood: those that a weaker flood lacks are made, and withheld.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::{Xdp, XdpMode};
+use portal_lab::process::{succeed, wait_for};
+use rustix::{
+    process::Pid,
+    thread::{CpuSet, sched_setaffinity},
+};
+
+use crate::{
+    Effort, Findings,
+    frames::{self, FIRST_CLIENT, FIRST_STRANGER, Version},
+    gate::{Limits, LoadedGate},
+    inject::{Injector, Mix, Pattern},
+    kernel,
+    plan::{self, Population},
+    plot::Plot,
+    report::{Bar, Better, Row, figure},
+    rivals::{Rival, nft},
+    yard::Yard,
+};
+
+/// Who is measured beside ours.
+const RIVALS: [Rival; 3] = [nft::INGRESS, nft::FORWARD, nft::MAC_IP];
+/// Clients that are logged in, and send.
+const CLIENTS: Population = Population { clients: 1 << 10, first: FIRST_CLIENT };
+/// Strangers that send.
+const STRANGERS: Population = Population { clients: 1 << 16, first: FIRST_STRANGER };
+/// Clients' frames among all: without a flood the gateway forwards every one of them.
+const CLIENTS_SHARE: u32 = 65_536 / 32;
+/// Strangers' frames that are withheld, of 65,536: from no flood to the heaviest.
+const WITHHELD: [u32; 5] = [65_536, 49_152, 32_768, 16_384, 0];
+
+/// The generator's CPU, and the gateway's.
+const GENERATOR: usize = 0;
+const GATEWAY: usize = 1;
+
+/// One flood and what remained.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept {
+    /// Strangers' packets that were sent, millions per second.
+    flood: f64,
+    /// Clients' packets that were sent, per second.
+    offered: f64,
+    /// The part of them that left the gateway, of the part that does without a flood.
+    share: f64,
+}
+
+/// From no flood to the heaviest, for ours and the rivals.
+pub fn run(effort: &Effort) -> Result<Findings> {
+    let cpus = std::thread::available_parallelism()?.get();
+    ensure!(cpus > GATEWAY, "needs two CPUs: one for the generator, one for the gateway");
+    let frames = match effort {
+        Effort { check: true, .. } => 100_000,
+        Effort { quick: true, .. } => 6_000_000,
+        Effort { .. } => 20_000_000,
+    };
+    // On a machine that does something else meanwhile, no figure means anything.
+    let least = if effort.check { 0.0 } else { 0.95 };
+    let mut injector = Injector::load(1)?;
+    let ours = {
+        let yard = Yard::new(&mut injector)?;
+        let mut gate = LoadedGate::new(yard.ifindex, CLIENTS.clients, Limits::None)?;
+        let program = gate.gate.program()?;
+        yard.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
+        floods(&yard, &mut injector, frames, least)?
+    };
+    let mut findings = Findings::default();
+    let mut plot = Plot::new(
+        "flood",
+        "Clients' packets that are forwarded while strangers flood",
+        "strangers' packets, millions per second",
+        "percent of the clients' packets",
+    )
+    .line("Portal", line(&ours));
+    let heaviest = ours[WITHHELD.len() - 1];
+    for rival in RIVALS {
+        let theirs = Yard::new(&mut injector).and_then(|yard| {
+            (rival.set_up)(&yard, &mut injector, CLIENTS.clients)?;
+            let empty: &mut Xdp = injector.program("empty")?;
+            // A veth takes what XDP sends only if it has a program itself.
+            yard.gateway().enter(|| Ok(empty.attach("guest0", XdpMode::Driver)?))?;
+            floods(&yard, &mut injector, frames, least)
+        });
+        let metric = format!("clients' packets kept in a flood of {} million a second", figure(heaviest.flood));
+        let row = Row::new(metric, "%", heaviest.share * 100.0);
+        findings.rows.push(match theirs {
+            Ok(theirs) => {
+                plot = plot.line(rival.name, line(&theirs));
+                row.against(rival.name, theirs[WITHHELD.len() - 1].share * 100.0, Better::Higher)
+            }
+            Err(why) => row.without(rival.name, format!("{why:#}")),
+        });
+    }
+    for row in &mut findings.rows {
+        *row = row.clone().bar(&Bar::AtLeast(90.0));
+    }
+    findings.plots.push(plot);
+    Ok(findings)
+}
+
+fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
+    kept.iter().map(|kept| (kept.flood, kept.share * 100.0)).collect()
+}
+
+/// Every flood, on one gateway.
+fn floods(yard: &Yard, injector: &mut Injector, frames: u32, least: f64) -> Result<Vec<Kept>> {
+    poll_on(yard, GATEWAY)?;
+    let frame = frames::segment(Version::V4, FIRST_CLIENT, 0);
+    let eth0 = yard.index_of_guest()?;
+    yard.guest().enter(|| injector.aim_out(eth0))?;
+    let mut send = |share, withheld, pattern, frames: u32| -> Result<Kept> {
+        let mix = Mix { share, withheld };
+        injector.send_mixed(&frame, Version::V4, [CLIENTS, STRANGERS], mix, pattern, plan::REDIRECT)?;
+        let (before, sunk) = (injector.done()?, injector.counts()?.sunk);
+        let cost = yard.guest().enter(|| {
+            kernel::on_cpu(GENERATOR)?;
+            injector.live(eth0, frames)
+        })?;
+        // What is in the ring still comes.
+        std::thread::sleep(Duration::from_millis(50));
+        let (done, sunk) = (injector.done()?, injector.counts()?.sunk - sunk);
+        let seconds = cost * f64::from(frames) / 1e9;
+        let others = (done.others - before.others) - (done.withheld - before.withheld);
+        let clients = (done.made - before.made) - (done.others - before.others);
+        ensure!(
+            sunk <= clients,
+            "{sunk} packets left the gateway, where clients sent {clients}: strangers got through"
+        );
+        Ok(Kept {
+            flood: others as f64 / seconds / 1e6,
+            offered: clients as f64 / seconds,
+            share: sunk as f64 / clients as f64,
+        })
+    };
+    // Each client's first packet binds its address.
+    for _ in 0..100 {
+        send(0, 0, Pattern::Sequential, 64)?;
+    }
+    let mut all = Vec::new();
+    for withheld in WITHHELD {
+        all.push(send(65_536 - CLIENTS_SHARE, withheld, Pattern::Uniform, frames)?);
+    }
+    let calm: Kept = all[0];
+    ensure!(
+        calm.share > least,
+        "without a flood only {:.1} % of {:.0} packets a second are forwarded: the gateway's CPU is not free",
+        calm.share * 100.0,
+        calm.offered
+    );
+    // What is lost without a flood is not the flood's doing.
+    Ok(all.into_iter().map(|kept| Kept { share: kept.share / calm.share, ..kept }).collect())
+}
+
+/// Has a CPU poll the gateway's guest interface, where the sender's would.
+fn poll_on(yard: &Yard, cpu: usize) -> Result<()> {
+    let before = pollers()?;
+    // `ip netns exec` shows the namespace's own interfaces in /sys.
+    succeed(yard.gateway().client("sh").args(["-c", "echo 1 > /sys/class/net/guest0/threaded"]))
+        .context("the interface cannot be polled by a thread")?;
+    let new = wait_for("a polling thread", Duration::from_secs(2), || {
+        let new: Vec<Pid> = pollers().ok()?.difference(&before).filter_map(|pid| Pid::from_raw(*pid)).collect();
+        (!new.is_empty()).then_some(new)
+    })?;
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    new.into_iter().try_for_each(|pid| sched_setaffinity(Some(pid), &set)).context("cannot move the polling thread")
+}
+
+/// The kernel's threads that poll an interface of this name.
+fn pollers() -> Result<BTreeSet<i32>> {
+    let processes = fs::read_dir("/proc")?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let polls =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.starts_with("napi/guest0-"));
+    Ok(pids.filter(polls).collect())
+}

@@ -1,0 +1,97 @@
+//! What a packet of somebody who is logged in costs more where the kernel forwards it, than without any rule.
+
+use std::cell::RefCell;
+
+use anyhow::{Context as _, Result};
+use portal_common::Reason;
+
+use crate::{
+    Effort, Findings,
+    frames::{FIRST_CLIENT, FIRST_STRANGER, Version, segment},
+    gate::{Limits, LoadedGate},
+    inject::{Injector, Pattern, Reference},
+    kernel::Rounds,
+    plan::{self, Population},
+    report::{Bar, Better, Row, figure},
+    rivals::{Rival, nft},
+    yard::Yard,
+};
+
+/// Who is measured beside ours, and how many times less ours must add.
+const RIVALS: [(Rival, Bar); 2] = [(nft::MAC_IP, Bar::Times(10.0)), (nft::FORWARD, Bar::None)];
+
+/// The whole way: injected at one interface, through the gate or the rules, routed, and counted where it leaves by the other.
+pub fn run(effort: &Effort) -> Result<Findings> {
+    let sizes: &[u32] = if effort.quick { &[1 << 10] } else { &[1 << 10, 1 << 16, 1_000_000] };
+    let mut findings = Findings::default();
+    for clients in effort.sizes(sizes) {
+        at(clients, effort, &mut findings)?;
+    }
+    Ok(findings)
+}
+
+fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
+    let (rounds, frames) = (effort.rounds(11, 4), effort.frames());
+    let members = Population { clients, first: FIRST_CLIENT };
+    let frame = segment(Version::V4, FIRST_CLIENT, 0);
+    let mut injector = Injector::load(1)?;
+    let own = Yard::new(&mut injector)?;
+    let mut gate = LoadedGate::new(own.ifindex, clients, Limits::None)?;
+    let fd = gate.gate.program()?.fd()?.try_clone()?;
+    injector.aim_at(&fd)?;
+    injector.send(&frame, Version::V4, members, Pattern::Sequential, plan::CALL)?;
+    // Each client's first packet binds its address.
+    gate.demand(Reason::Authorized, clients, |_| own.live_to_sink(&mut injector, clients, clients))?;
+
+    let mut yards = Vec::new();
+    for (rival, _) in &RIVALS {
+        let made = Yard::new(&mut injector).and_then(|yard| {
+            (rival.set_up)(&yard, &mut injector, clients)?;
+            // That it stops others proves that its set is asked.
+            let strangers = Population { clients: 1000, first: FIRST_STRANGER };
+            injector.send(&frame, Version::V4, strangers, Pattern::Uniform, plan::PASS)?;
+            yard.live_to_sink(&mut injector, 1000, 0).context("strangers get through")?;
+            Ok(yard)
+        });
+        yards.push(made);
+    }
+    // All the same way: through the injector, one more program, and XDP_PASS.
+    injector.send(&frame, Version::V4, members, Pattern::Uniform, plan::CALL)?;
+
+    let injector = RefCell::new(&mut injector);
+    let by_kernel = |yard: &Yard| {
+        let mut injector = injector.borrow_mut();
+        injector.aim(Reference::Empty)?;
+        yard.live_to_sink(&mut injector, frames, frames)
+    };
+    let mut no_rules = || by_kernel(&own);
+    let mut ours = || {
+        let mut injector = injector.borrow_mut();
+        injector.aim_at(&fd)?;
+        gate.demand(Reason::Authorized, frames, |_| own.live_to_sink(&mut injector, frames, frames))
+    };
+    let mut theirs: Vec<_> = yards
+        .iter()
+        .filter_map(|yard| yard.as_ref().ok())
+        .map(|yard| {
+            let by_kernel = &by_kernel;
+            move || by_kernel(yard)
+        })
+        .collect();
+    let mut all: Vec<&mut dyn FnMut() -> Result<f64>> = vec![&mut no_rules, &mut ours];
+    all.extend(theirs.iter_mut().map(|one| one as &mut dyn FnMut() -> Result<f64>));
+    let costs = Rounds::of(rounds, &mut all)?;
+    let mut next = 2;
+    for ((rival, bar), yard) in RIVALS.iter().zip(&yards) {
+        let metric = format!("authorised packet, kernel forwards: cost added, {} clients", figure(f64::from(clients)));
+        let row = Row::new(metric, "ns over no rules", costs.over(1, 0));
+        findings.rows.push(match yard {
+            Ok(_) => {
+                next += 1;
+                row.against(rival.name, costs.over(next - 1, 0), Better::Lower).bar(bar)
+            }
+            Err(why) => row.without(rival.name, format!("{why:#}")).bar(bar),
+        });
+    }
+    Ok(())
+}
