@@ -12,6 +12,17 @@ impl Sum {
         Self(0)
     }
 
+    /// A sum that [`Sum::to_raw`] has given.
+    #[inline(always)]
+    pub const fn from_raw(sum: u64) -> Self {
+        Self(sum)
+    }
+
+    /// The sum as a number, to be kept in a map.
+    pub const fn to_raw(self) -> u64 {
+        self.0
+    }
+
     /// Adds a 16-bit word.
     #[inline(always)]
     #[must_use]

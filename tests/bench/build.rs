@@ -16,6 +16,7 @@ fn main() -> Result<()> {
     if debian {
         println!("cargo:rerun-if-changed={DEBIAN_BPF_CORE}");
     }
+    println!("cargo:rerun-if-changed=../../portal-common/src");
     let chosen = std::env::var(OVERRIDE).ok();
     let toolchain = match &chosen {
         Some(name) => Toolchain::Custom(name),

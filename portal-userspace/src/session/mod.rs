@@ -2,6 +2,8 @@
 
 mod events;
 mod grant;
+pub mod image;
+mod load;
 mod slots;
 mod store;
 mod sweep;
@@ -21,6 +23,7 @@ use crate::{
 
 pub use events::{Cause, SessionEvent, SessionEvents};
 pub use grant::{Grant, Length};
+pub use load::{Clocks, LoadError, Loaded};
 pub use store::SessionStore;
 pub use sweep::sweep_regularly;
 pub use view::{ClientView, FlowView, LimitsView};

@@ -20,6 +20,12 @@ impl Slots {
         self.lock().pop_front()
     }
 
+    /// So many free places at once; None where there are fewer.
+    pub(super) fn take_many(&self, count: usize) -> Option<Vec<u32>> {
+        let mut free = self.lock();
+        (count <= free.len()).then(|| free.drain(..count).collect())
+    }
+
     /// Gives a place back after use.
     pub(super) fn give_back(&self, slot: u32) {
         self.lock().push_back(slot);
@@ -46,6 +52,8 @@ mod tests {
         slots.give_back(0);
         assert_eq!(slots.take(), Some(2));
         slots.untake(2);
-        assert_eq!(std::iter::from_fn(|| slots.take()).collect::<Vec<_>>(), [2, 4, 0]);
+        assert_eq!(slots.take_many(4), None);
+        assert_eq!(slots.take_many(2), Some(vec![2, 4]));
+        assert_eq!(std::iter::from_fn(|| slots.take()).collect::<Vec<_>>(), [0]);
     }
 }

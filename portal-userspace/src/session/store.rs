@@ -26,7 +26,7 @@ pub struct SessionStore {
     pub(super) table: SessionTable,
     pub(super) states: ClientStates,
     pub(super) owners: Owners,
-    slots: Slots,
+    pub(super) slots: Slots,
     zones: RwLock<HashMap<Zone, String>>,
     events: SessionEvents,
     /// Held over every read that a write follows: for a few system calls, never for a walk.
@@ -287,7 +287,7 @@ impl SessionStore {
         self.events.tell(&self.zone_name(client.zone()), Mac::from_table(client.mac()), cause);
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ()> {
         // What it guards is in the kernel, and consistent whatever a panicking thread was doing.
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,6 +3,8 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+pub mod bulk;
+pub mod exchange;
 pub mod flood;
 pub mod forward;
 pub mod frames;
@@ -11,6 +13,7 @@ pub mod growth;
 pub mod hot;
 pub mod inject;
 pub mod kernel;
+pub mod login;
 pub mod machine;
 pub mod measurements;
 pub mod memory;
@@ -21,7 +24,9 @@ pub mod plan;
 pub mod plot;
 pub mod report;
 pub mod rivals;
+pub mod soak;
 pub mod strangers;
+pub mod throughput;
 pub mod yard;
 
 use anyhow::Result;
@@ -33,11 +38,13 @@ pub struct Effort {
     pub quick: bool,
     /// As short as can be: only whether every packet takes its path, which the counters tell. The figures mean nothing.
     pub check: bool,
+    /// How long the soak takes, minutes; None: as the others say.
+    pub minutes: Option<f64>,
 }
 
 impl Effort {
     /// What a test has time for.
-    pub const CHECK: Self = Self { quick: true, check: true };
+    pub const CHECK: Self = Self { quick: true, check: true, minutes: None };
 
     /// How many frames a figure is made of.
     pub fn frames(&self) -> u32 {

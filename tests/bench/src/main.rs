@@ -20,6 +20,9 @@ struct Arguments {
     /// Everything in under five minutes, with fewer repeats
     #[arg(long)]
     quick: bool,
+    /// How many minutes the soak makes of a day: 10, with --quick 1
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<f64>,
     /// Also write the rows into this file, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -60,7 +63,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(rustix::process::geteuid().is_root(), "needs root: it makes network namespaces and loads BPF programs");
     let machine = Machine::look();
     println!("{}", machine.words());
-    let effort = Effort { quick: arguments.quick, check: false };
+    let effort = Effort { quick: arguments.quick, check: false, minutes: arguments.minutes };
     let (mut rows, mut plots) = (Vec::new(), Vec::new());
     for one in chosen {
         eprintln!("bench: {}: {}", one.name, one.about);

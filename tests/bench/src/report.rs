@@ -67,7 +67,7 @@ impl Row {
     pub fn failed(metric: impl Into<String>, why: &str) -> Self {
         Self {
             ours: None,
-            rival: format!("not measured: {why}"),
+            rival: format!("not measured: {}", short(why)),
             bar: "measured".into(),
             pass: Some(false),
             ..Self::new(metric, "", 0.0)
@@ -91,7 +91,7 @@ impl Row {
     /// Names a rival that does not run here, and why.
     #[must_use]
     pub fn without(self, rival: &str, why: impl std::fmt::Display) -> Self {
-        Self { rival: format!("{rival} does not run: {why}"), ..self }
+        Self { rival: format!("{rival} does not run: {}", short(&why.to_string())), ..self }
     }
 
     /// Sets what must be reached. The figures come first.
@@ -131,6 +131,13 @@ impl Bar {
             Self::Both(one, other) => format!("{}, {}", one.words(), other.words()),
         }
     }
+}
+
+/// The first of what a program had to say, on one line.
+fn short(why: &str) -> String {
+    const MOST: usize = 240;
+    let line = why.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= MOST { line } else { line.chars().take(MOST).chain("...".chars()).collect() }
 }
 
 /// A figure as a person reads it: three digits that count, thousands apart.

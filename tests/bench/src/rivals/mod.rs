@@ -2,6 +2,8 @@
 
 pub mod iptables;
 pub mod nft;
+pub mod nginx;
+pub mod opennds;
 pub mod tc;
 
 use anyhow::Result;
