@@ -4,7 +4,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;
 use portal_common::{
     Reason,
-    decide::{Action, Decision, decide, familiar, locate},
+    decide::{Action, Decision, Familiar, decide, decide_stranger, familiar, locate},
     frame::{Frame as _, MAX_REDIRECTED_LEN},
 };
 
@@ -23,17 +23,24 @@ fn gate(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let ifindex = packet.ingress_ifindex();
     let tables = Kernel::<true> { ifindex, ctx: ctx.ctx };
-    if let Some(known) = familiar(&packet, &tables) {
-        count(known.row, opaque(known.reason as u32) as usize);
-        return number(known.action);
-    }
-    let place = match locate(&packet, &tables) {
-        Ok(place) => place,
-        Err((row, reason)) => return drop_for(row, reason),
+    let (place, stranger) = match familiar(&packet, &tables) {
+        Familiar::Decided { row, action, reason } => {
+            count(row, opaque(reason as u32) as usize);
+            return number(action);
+        }
+        Familiar::Stranger(place) => (place, true),
+        Familiar::Unusual => match locate(&packet, &tables) {
+            Ok(place) => (place, false),
+            Err((row, reason)) => return drop_for(row, reason),
+        },
     };
     let row = place.row();
     let Some(case) = case(Program::Gate) else { return drop_for(row, Reason::ConfigMissing) };
-    decide(&packet, &tables, &place, case);
+    if stranger {
+        decide_stranger(&packet, &tables, &place, case);
+    } else {
+        decide(&packet, &tables, &place, case);
+    }
     let decision = &case.decision;
     // The compiler knows that no reason needs masking where it is counted; the verifier does not.
     let reason = opaque(decision.reason as u32) as usize;

@@ -84,10 +84,10 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn session(&self, client: &ClientKey) -> Option<&Session> {
         let IndexPlace { tag, buckets } = SessionIndex::from_bucket(INDEX.get(0)?).place(*client);
-        let slot = entry(tag, INDEX.get(buckets[0])?).or_else(|| entry(tag, INDEX.get(buckets[1])?))?;
-        // Two clients that share a bucket never share the tag: the daemon sees to that.
-        let row = SESSIONS.get(slot)?;
-        if row.client == *client { Some(&row.session) } else { None }
+        if let Some(session) = session_in(INDEX.get(buckets[0])?, tag, *client) {
+            return Some(session);
+        }
+        session_in(INDEX.get(buckets[1])?, tag, *client)
     }
 
     #[inline(always)]
@@ -190,20 +190,26 @@ impl<const L: bool> Tables for Kernel<L> {
         let [read_at, now_ns] = unsafe { &mut *clock };
         if *read_at != tick {
             // SAFETY: as above.
-            *now_ns = unsafe { bpf_ktime_get_coarse_ns() };
-            *read_at = tick;
+            let now = unsafe { bpf_ktime_get_coarse_ns() };
+            // The kernel counts the tick a moment before it moves the clock: until then the clock is asked again.
+            if *now_ns != now {
+                *now_ns = now;
+                *read_at = tick;
+            }
         }
         *now_ns
     }
 }
 
-/// The slot in this bucket's entry with the tag.
+/// The client's session, if this bucket has its entry.
 #[inline(always)]
-fn entry(tag: u32, bucket: &Bucket) -> Option<u32> {
+fn session_in<'a>(bucket: &Bucket, tag: u32, client: ClientKey) -> Option<&'a Session> {
     let mut i = 0;
     while i < BUCKET_ENTRIES {
         if bucket.entries[i].has(tag) {
-            return Some(bucket.entries[i].slot());
+            // No other entry in the bucket has the tag: the daemon sees to that.
+            let row = SESSIONS.get(bucket.entries[i].slot())?;
+            return if row.client == client { Some(&row.session) } else { None };
         }
         i += 1;
     }

@@ -7,6 +7,8 @@ const ETHERNET_LEN: usize = 14;
 const VLAN_ID: u16 = 0x0fff;
 
 /// What the Ethernet header says.
+// Laid out so that whatever the compiler writes at once is aligned, as the BPF stack demands.
+#[repr(C, align(8))]
 pub(super) struct Link {
     pub(super) source: [u8; 6],
     /// Of what the tags enclose.
@@ -21,6 +23,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Of a frame with one tag at most, and without fault.
+    #[inline(always)]
+    pub(super) const fn plain(source: [u8; 6], ether_type: u16, end: usize, vlan: u16) -> Self {
+        Self { source, ether_type, end, outer: vlan, inner: 0, fault: None }
+    }
+
     #[inline(always)]
     pub(super) fn parse<F: Frame + ?Sized>(frame: &F) -> Self {
         let mut link = Self { source: [0; 6], ether_type: 0, end: ETHERNET_LEN, outer: 0, inner: 0, fault: None };

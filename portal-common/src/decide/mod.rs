@@ -198,31 +198,56 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
         case.decision = Decision::drop(fault);
         return;
     }
-    let now_ns = tables.now_ns();
-    case.client = *client;
-    case.now_ns = now_ns;
-    case.network.parse(frame, link.ether_type, frame.forget(link.end));
+    read(frame, tables, *client, link, case);
     let mut estranged = None;
     if let Some(session) = tables.session(client)
-        && session.is_live(now_ns)
+        && session.is_live(case.now_ns)
     {
         match member::decide(frame, tables, config, session, case) {
             Ok(()) => return,
             Err(why) => estranged = Some(why),
         }
     }
+    give(frame, tables, config, estranged, case);
+}
+
+/// As [`decide`], of a client that has no session.
+#[inline(always)]
+pub fn decide_stranger<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place<'_>, case: &mut Case) {
+    let Place { config, client, link } = place;
+    read(frame, tables, *client, link, case);
+    give(frame, tables, config, None, case);
+}
+
+/// Reads the frame as far as everybody's are.
+#[inline(always)]
+fn read<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, client: ClientKey, link: &Link, case: &mut Case) {
+    case.client = client;
+    case.now_ns = tables.now_ns();
+    case.network.parse(frame, link.ether_type, frame.forget(link.end));
+}
+
+/// Gives a stranger what the rules permit and its budget allows.
+#[inline(always)]
+fn give<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    config: &GateConfig,
+    estranged: Option<Estranged>,
+    case: &mut Case,
+) {
     tables.stranger(frame, config, case);
     let class = case.decision.reason.class();
     if class.is_none() && estranged.is_none() {
         return;
     }
     let request = Admission {
-        client: *client,
+        client: case.client,
         claimed: case.network.claimed,
         class,
         bytes: case.network.frame_len(),
         estranged: estranged == Some(Estranged::Address),
-        now_ns,
+        now_ns: case.now_ns,
     };
     if let Some(refused) = tables.admit(&request) {
         case.decision = Decision::drop(refused);

@@ -344,7 +344,8 @@ fn permitted<T: Tables>(
     port: u16,
 ) -> Option<Reason> {
     let key = ServiceKey::new(zone, network.destination, protocol, port);
-    match tables.service(&key) {
+    let service = if config.may_serve(&key) { tables.service(&key) } else { None };
+    match service {
         Some(Service::Resolver) if protocol == p::TCP => return Some(Reason::DnsTcp),
         Some(Service::Resolver) => return Some(Reason::Dns),
         Some(Service::Portal) => return Some(Reason::PortalService),

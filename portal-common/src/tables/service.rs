@@ -84,6 +84,7 @@ impl ServiceKey {
     }
 
     /// Its address.
+    #[inline(always)]
     pub const fn address(&self) -> Address {
         self.address
     }
@@ -94,6 +95,7 @@ impl ServiceKey {
     }
 
     /// Its port.
+    #[inline(always)]
     pub const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
     }
@@ -160,6 +162,7 @@ impl GardenKey {
     }
 
     /// Its address.
+    #[inline(always)]
     pub const fn address(&self) -> Address {
         self.address
     }
@@ -170,6 +173,7 @@ impl GardenKey {
     }
 
     /// Its port; 0 for every port.
+    #[inline(always)]
     pub const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
     }

@@ -36,10 +36,11 @@ impl ClientKey {
         Self((u64::from_le_bytes(self.0) & !0xffff | zone).to_le_bytes())
     }
 
-    /// Whether it is no station's address, but a group's.
+    /// Whether it is a station's address: neither a group's nor zero (IEEE 802.3-2018 section 3.2.3).
     #[inline(always)]
-    pub const fn is_group(self) -> bool {
-        u64::from_le_bytes(self.0) & 1 << 16 != 0
+    pub const fn is_station(&self) -> bool {
+        let mac = u64::from_le_bytes(self.0) >> 16;
+        mac & 1 == 0 && mac != 0
     }
 
     /// The key in one word.
@@ -232,13 +233,14 @@ mod tests {
 
     #[test]
     fn a_key_read_as_a_word_is_the_same_key() {
+        assert!(!ClientKey::with_mac_behind([1, 1, 0, 0, 0, 0, 0, 0]).is_station());
         for mac in [[2, 0x11, 0x22, 0x33, 0x44, 0x55], [0xfe, 0xff, 0, 1, 2, 3], [1, 0, 0x5e, 0, 0, 1]] {
             let [m0, m1, m2, m3, m4, m5] = mac;
             let read = ClientKey::with_mac_behind([0xaa, 0xbb, m0, m1, m2, m3, m4, m5]);
             for zone in [0, 1, 63] {
                 assert_eq!(read.in_zone(Zone::new(zone)), ClientKey::new(Zone::new(zone), mac));
             }
-            assert_eq!(read.is_group(), mac[0] & 1 == 1);
+            assert_eq!(read.is_station(), mac[0] & 1 == 0);
         }
     }
 

@@ -128,9 +128,9 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
     vec![
         map("ZONES", MapType::Array, index, size_of::<ZoneRow>(), ZONE_ROWS),
         map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), MAX_ZONES),
-        map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_buckets(clients)),
         map("SESSIONS", MapType::Array, index, size_of::<SessionRow>(), clients),
         map("CLIENTS", MapType::Array, index, size_of::<ClientState<u64>>(), clients),
+        map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_buckets(clients)),
         map("OWNERS", MapType::Hash, owned, client, max_owners(clients)),
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
         map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),

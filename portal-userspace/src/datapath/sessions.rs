@@ -37,6 +37,12 @@ pub enum InsertError {
         /// How many sessions the table holds.
         capacity: u32,
     },
+    /// The table has room, but both buckets of the index that this client may be in are full.
+    #[error(
+        "both places where the index of sessions could hold this client are taken by others; it is luck that changes when one of them logs out, or with \
+         `portald --detach` and a new start"
+    )]
+    Crowded,
 }
 
 /// Where an entry of the index is: the bucket, and the place in it.
@@ -67,8 +73,18 @@ impl SessionTable {
         Ok(table)
     }
 
-    /// A daemon that was killed may have left a row without an entry: nobody's.
+    /// A daemon that was killed may have left a row without an entry, which is nobody's; and an index may be older than the table, as its size does
+    /// not change with every change of the table's: then its entries are nobody's.
     fn repair(&self) {
+        for bucket in 1..self.index.len() {
+            for (at, entry) in self.entries(bucket).filter(|(_, entry)| *entry != IndexEntry::NONE) {
+                let client = (entry.slot() < self.rows.len()).then(|| self.rows.read(entry.slot()).client);
+                let place = client.filter(|client| *client != ClientKey::NONE).map(|client| self.header.place(client));
+                if !place.is_some_and(|place| entry.has(place.tag) && place.buckets.contains(&bucket)) {
+                    self.set(at, IndexEntry::NONE);
+                }
+            }
+        }
         for slot in 0..self.rows.len() {
             let SessionRow { client, .. } = self.rows.read(slot);
             if client != ClientKey::NONE && self.entry(client).is_none_or(|(_, entry)| entry.slot() != slot) {
@@ -92,17 +108,16 @@ impl SessionTable {
     /// Writes the client's session, into the slot it names: the client's own, or a free one. When this returns, the gate lets the client through.
     pub fn insert(&self, client: ClientKey, session: Session) -> Result<(), InsertError> {
         let _writing = self.lock();
-        let full = InsertError::Full { capacity: self.capacity() };
         let slot = session.slot();
         if slot >= self.capacity() {
-            return Err(full);
+            return Err(InsertError::Full { capacity: self.capacity() });
         }
         let previous = self.entry(client);
         let at = match previous {
             Some((at, _)) => at,
-            None => self.free(client).ok_or(full)?,
+            None => self.free(client).ok_or(InsertError::Crowded)?,
         };
-        // Where the client's session runs on in its slot, each word of it changes by itself; any mixture of old and new is one that either permits.
+        // Where the client's session runs on in its slot, each word of it changes by itself: for some nanoseconds it has new limits and an old end.
         self.rows.write(slot, &SessionRow { client, session });
         self.set(at, IndexEntry::new(self.header.place(client).tag, slot));
         if let Some((_, entry)) = previous
@@ -154,10 +169,9 @@ impl SessionTable {
         let place = self.header.place(client);
         let mut emptiest: Option<(usize, At)> = None;
         for bucket in place.buckets {
-            // The gate looks at the first entry with the tag alone. That another client has the same tag and the same bucket happens to one in
-            // thousands of millions.
+            // In a bucket the gate looks at the first entry with the tag alone.
             if self.entries(bucket).any(|(_, entry)| entry.has(place.tag)) {
-                return None;
+                continue;
             }
             let mut free = self.entries(bucket).filter(|(_, entry)| *entry == IndexEntry::NONE).map(|(at, _)| at);
             if let Some(first) = free.next() {

@@ -88,8 +88,9 @@ impl ZoneTables {
     /// Makes the tables say of a zone what its policy says. From here on a gate that runs over them does so.
     pub fn fill(&mut self, policy: &ZonePolicy) -> Result<()> {
         let ZonePolicy { zone, attachment, config, .. } = policy;
-        self.fill_services(*zone, &policy.destinations())?;
-        self.configure(*zone, *config)?;
+        let destinations = policy.destinations();
+        self.fill_services(*zone, &destinations)?;
+        self.configure(*zone, config.with_services(destinations.keys()))?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
         self.zones.insert(*attachment, *zone)?;
         self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()))

@@ -52,6 +52,7 @@ impl From<InsertError> for SessionError {
     fn from(e: InsertError) -> Self {
         match e {
             InsertError::Full { capacity } => Self::Full { capacity },
+            crowded @ InsertError::Crowded => Self::Kernel(crowded.into()),
         }
     }
 }

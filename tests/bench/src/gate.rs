@@ -53,6 +53,12 @@ impl LoadedGate {
         Ok(loaded)
     }
 
+    /// Counts what clients carry, or not.
+    pub fn set_accounting(&mut self, accounting: bool) -> Result<()> {
+        let config = self.maps.zones.config(ZONE)?;
+        self.maps.zones.configure(ZONE, config.with_accounting(accounting))
+    }
+
     /// Logs every client in, or changes what its session limits.
     pub fn log_in(&mut self, limits: Limits) -> Result<()> {
         const FAST: Rate = Rate::bits_per_second(Rate::MAX_BITS_PER_SECOND);

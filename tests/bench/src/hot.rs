@@ -24,10 +24,11 @@ fn measure(effort: &Effort) -> Result<Findings> {
     let empty: &Xdp = injector.program::<Xdp>("empty")?;
     let mut rows = Vec::new();
     for (limits, title, bar) in [
-        (Limits::None, "authorised packet, hot", 12.0),
+        (Limits::None, "authorised packet, hot, not metered", 12.0),
         (Limits::Far, "authorised packet, hot, metered, with a rate limit and a quota", 25.0),
     ] {
         let mut gate = LoadedGate::new(LOOPBACK, 1, limits)?;
+        gate.set_accounting(limits != Limits::None)?;
         for version in [Version::V4, Version::V6] {
             let frame = segment(version, FIRST_CLIENT, 0);
             // Once before: the client's first packet binds its address.
