@@ -4,7 +4,12 @@
 //! Of what is each client's own it reads five to seven cache lines: a bucket of the index or two, the session, and its state.
 //! Whoever has no session is found out here too, so that it is not looked for twice.
 
-use super::{Action, Place, Tables, addresses, link::Link, network::USUAL_LEN, refusal};
+use super::{
+    Action, Place, Tables, addresses,
+    link::Link,
+    network::{USUAL_LEN, mapped},
+    refusal,
+};
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
@@ -121,8 +126,7 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<[u6
     }
     // Read by itself: the compiler would put it together byte by byte.
     let source = u32::from_be_bytes(frame.read::<4>(AT + 12)?);
-    // IPv4-mapped: RFC 4291 section 2.5.5.2.
-    (source != 0).then_some([0, 0xffff << 32 | u64::from(source)])
+    (source != 0).then(|| mapped(source))
 }
 
 /// As [`ipv4`]. All ICMPv6 goes the long way: neighbour and router discovery are part of it.

@@ -41,7 +41,7 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
         return Ok(());
     }
     let strictness = config.strictness();
-    let claimed = network.claimed;
+    let claimed = network.claimed();
     if !matches!(strictness, Strictness::Off)
         && claimed != Address::UNSPECIFIED
         && !addresses::is_bound(&state.bindings, claimed.words())

@@ -243,7 +243,7 @@ fn give<F: Frame + ?Sized, T: Tables>(
     }
     let request = Admission {
         client: case.client,
-        claimed: case.network.claimed,
+        claimed: case.network.claimed(),
         class,
         bytes: case.network.frame_len(),
         estranged: estranged == Some(Estranged::Address),

@@ -12,7 +12,7 @@ use crate::{
     frame::Frame,
     protocol::{self as p, TcpFlags, icmpv6},
     reason::Reason,
-    tables::{GardenKey, GateConfig, Service, ServiceKey, Zone},
+    tables::{Address, GardenKey, GateConfig, Service, ServiceKey, Zone},
 };
 
 /// What the rules say, before the client's budget is asked.
@@ -145,12 +145,14 @@ fn icmpv6_message<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, zone: Zon
 /// What passes on trust must not become a tunnel.
 #[inline(always)]
 fn stays_on_link<T: Tables>(tables: &T, zone: Zone, network: &Network) -> bool {
-    let [high, low] = network.destination.words();
+    let [high, low] = network.destination();
     let link_local = match network.family() {
         Family::V4 => low as u32 == u32::MAX,
         Family::V6 => high >> 48 == 0xff02 || high >> 54 == 0xfe80 >> 6,
     };
-    link_local || tables.service(&ServiceKey::of_gateway(zone, network.destination)) == Some(Service::Gateway)
+    link_local
+        || tables.service(&ServiceKey::of_gateway(zone, Address::from_words(network.destination())))
+            == Some(Service::Gateway)
 }
 
 /// The one extension header that a stranger needs: the router alert in front of a multicast listener report (RFC 3810 section 5, RFC 2711).
@@ -162,7 +164,7 @@ fn hop_by_hop<F: Frame + ?Sized>(frame: &F, network: &Network) -> Decision {
     else {
         return Decision::drop(Reason::Ipv6Malformed);
     };
-    let to_group = network.destination.words()[0] >> 56 == 0xff;
+    let to_group = network.destination()[0] >> 56 == 0xff;
     let is_report = matches!(kind, icmpv6::LISTENER_REPORT_V1 | icmpv6::LISTENER_DONE | icmpv6::LISTENER_REPORT_V2);
     // A whole message: RFC 2710 section 3 and RFC 3810 section 5.2. What is cut short is no report, but could carry something.
     let least = MIN_LEN + if kind == icmpv6::LISTENER_REPORT_V2 { 8 } else { 24 };
@@ -303,7 +305,7 @@ fn tcp<F: Frame + ?Sized, T: Tables>(
 /// Judged only where it matters: a flag that is carried along would double what the kernel has to verify.
 #[inline(always)]
 fn check_addresses(network: &Network) -> Result<(), Reason> {
-    let (source, destination) = (network.source.words(), network.destination.words());
+    let (source, destination) = (network.source(), network.destination());
     if !is_unicast(network.family(), source) || source == destination {
         Err(Reason::SourceAddress)
     } else if !is_unicast(network.family(), destination) {
@@ -343,7 +345,7 @@ fn permitted<T: Tables>(
     protocol: u8,
     port: u16,
 ) -> Option<Reason> {
-    let key = ServiceKey::new(zone, network.destination, protocol, port);
+    let key = ServiceKey::new(zone, Address::from_words(network.destination()), protocol, port);
     let service = if config.may_serve(&key) { tables.service(&key) } else { None };
     match service {
         Some(Service::Resolver) if protocol == p::TCP => return Some(Reason::DnsTcp),
@@ -357,11 +359,14 @@ fn permitted<T: Tables>(
         return None;
     }
     let learned = |key| tables.learned_until(key).is_some_and(|until| tables.now_ns() < until);
-    if config.has_names() && (learned(&key) || learned(&ServiceKey::new(zone, network.destination, protocol, ANY_PORT)))
+    if config.has_names()
+        && (learned(&key)
+            || learned(&ServiceKey::new(zone, Address::from_words(network.destination()), protocol, ANY_PORT)))
     {
         return Some(Reason::GardenName);
     }
-    let in_garden = |port| tables.garden(&GardenKey::new(zone, protocol, port, network.destination));
+    let in_garden =
+        |port| tables.garden(&GardenKey::new(zone, protocol, port, Address::from_words(network.destination())));
     (in_garden(port) || in_garden(ANY_PORT)).then_some(Reason::Garden)
 }
 

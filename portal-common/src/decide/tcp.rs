@@ -6,7 +6,7 @@ use crate::{
     cookie::{self, FourTuple, Phase},
     protocol::{self as p, TcpFlags},
     reason::Reason,
-    tables::{GateConfig, HttpsPolicy},
+    tables::{Address, GateConfig, HttpsPolicy},
 };
 
 /// What a segment gets that no rule permits.
@@ -33,8 +33,8 @@ fn exchange<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Deci
     let either = |https, http| if tls { https } else { http };
     let foreign = either(Reason::TlsForeign, Reason::HttpForeign);
     let tuple = FourTuple {
-        source: network.source,
-        destination: network.destination,
+        source: Address::from_words(network.source()),
+        destination: Address::from_words(network.destination()),
         source_port: segment.source_port,
         destination_port: segment.destination_port,
     };

@@ -34,6 +34,7 @@ impl Address {
     }
 
     /// The address of these two halves.
+    #[inline(always)]
     pub fn from_words([high, low]: [u64; 2]) -> Self {
         Self((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
@@ -61,15 +62,15 @@ pub struct ServiceKey {
     address: Address,
     zone: [u8; 2],
     port: [u8; 2],
-    protocol: u8,
-    reserved: [u8; 3],
+    // Wider than it need be: three bytes behind a byte are a loop in the kernel.
+    protocol: u32,
 }
 
 impl ServiceKey {
     /// The service at this address, IP protocol number and port.
     #[inline(always)]
     pub const fn new(zone: Zone, address: Address, protocol: u8, port: u16) -> Self {
-        Self { address, zone: zone.bytes(), port: port.to_be_bytes(), protocol, reserved: [0; 3] }
+        Self { address, zone: zone.bytes(), port: port.to_be_bytes(), protocol: protocol as u32 }
     }
 
     /// The row that tells that an address is the gateway's own. No TCP or UDP service has this key.
@@ -91,7 +92,7 @@ impl ServiceKey {
 
     /// Its IP protocol number.
     pub const fn protocol(&self) -> u8 {
-        self.protocol
+        self.protocol as u8
     }
 
     /// Its port.
@@ -137,8 +138,8 @@ impl TryFrom<u32> for Service {
 pub struct GardenKey {
     zone: [u8; 2],
     port: [u8; 2],
-    protocol: u8,
-    reserved: [u8; 3],
+    // Wider than it need be: three bytes behind a byte are a loop in the kernel.
+    protocol: u32,
     address: Address,
 }
 
@@ -153,7 +154,7 @@ impl GardenKey {
     /// The row of this address.
     #[inline(always)]
     pub const fn new(zone: Zone, protocol: u8, port: u16, address: Address) -> Self {
-        Self { zone: zone.bytes(), port: port.to_be_bytes(), protocol, reserved: [0; 3], address }
+        Self { zone: zone.bytes(), port: port.to_be_bytes(), protocol: protocol as u32, address }
     }
 
     /// Its zone.
@@ -169,7 +170,7 @@ impl GardenKey {
 
     /// Its IP protocol number; 0 for every protocol.
     pub const fn protocol(&self) -> u8 {
-        self.protocol
+        self.protocol as u8
     }
 
     /// Its port; 0 for every port.
@@ -185,14 +186,15 @@ impl GardenKey {
 pub struct OwnedAddress {
     address: Address,
     zone: [u8; 2],
-    reserved: [u8; 6],
+    reserved: u16,
+    more_reserved: u32,
 }
 
 impl OwnedAddress {
     /// This address in this zone.
     #[inline(always)]
     pub const fn new(zone: Zone, address: Address) -> Self {
-        Self { address, zone: zone.bytes(), reserved: [0; 6] }
+        Self { address, zone: zone.bytes(), reserved: 0, more_reserved: 0 }
     }
 
     /// Its zone.
