@@ -3,6 +3,12 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "of a figure three digits count, and all that is counted is above zero"
+)]
+
 pub mod bulk;
 pub mod exchange;
 pub mod flood;

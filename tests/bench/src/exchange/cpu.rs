@@ -29,7 +29,7 @@ impl Cpus {
     pub fn choose() -> Result<Self> {
         let set = sched_getaffinity(None)?;
         let mine = || (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
-        let (first, last) = (mine().next(), mine().last());
+        let (first, last) = (mine().next(), mine().next_back());
         let (Some(gateway), Some(generator)) = (first, last) else { bail!("this process may use no CPU") };
         ensure!(gateway != generator, "needs two CPUs: one for the gateway, one for the generator");
         Ok(Self { gateway, generator })
@@ -117,7 +117,7 @@ pub fn busy(cpu: usize) -> Result<Duration> {
         .collect::<Result<_, _>>()?;
     // user nice system idle iowait irq softirq steal: all but idle, iowait and what another machine has taken.
     let ticks: u64 = [0, 1, 2, 5, 6].iter().filter_map(|i| fields.get(*i)).sum();
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// A reading of everything that is counted during a measurement.

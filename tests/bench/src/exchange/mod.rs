@@ -204,9 +204,14 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     findings.rows.push(row.bar(&Bar::Times(20.0)));
     let row = Row::new("the same by /proc/stat, less what the CPU does when idle", "1/s", us.per_busy_second(idle));
     findings.rows.push(beside(row, their(Measured::per_busy_second), Better::Higher));
-    let row = Row::new("of an exchange: polling the wire, with the gate or the stack in it", "µs", us.each(us.spent.polls));
+    let row =
+        Row::new("of an exchange: polling the wire, with the gate or the stack in it", "µs", us.each(us.spent.polls));
     findings.rows.push(beside(row, their(|m, _| m.each(m.spent.polls)), Better::Lower));
-    let row = Row::new("of an exchange: portald's or nginx's own time, with its system calls", "µs", us.each(us.spent.processes));
+    let row = Row::new(
+        "of an exchange: portald's or nginx's own time, with its system calls",
+        "µs",
+        us.each(us.spent.processes),
+    );
     findings.rows.push(beside(row, their(|m, _| m.each(m.spent.processes)), Better::Lower));
     findings.rows.push(Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?));
     for (name, i) in [("p50", 0), ("p99", 1)] {
@@ -219,7 +224,10 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         "511-per-cpu-second",
         "511 responses per CPU-second of the gateway",
         "responses/s",
-        &[("Portal".into(), us.per_cpu_second()), (RIVAL.into(), if nginx.is_ok() { them.per_cpu_second() } else { 0.0 })],
+        &[
+            ("Portal".into(), us.per_cpu_second()),
+            (RIVAL.into(), if nginx.is_ok() { them.per_cpu_second() } else { 0.0 }),
+        ],
     ));
 
     // The same two gateways, asked by wrk: the clients' ends pass everything to the kernel now.
@@ -253,7 +261,11 @@ fn crowded(window: Duration, cpus: Cpus) -> Result<Row> {
     let tally = target.generator.tally()?;
     demand_counters(&before, &Gateway::counters(&lab)?, &tally)?;
     let clients = figure(f64::from(CROWDED));
-    Ok(Row::new(format!("511 per CPU-second with the default budgets, {clients} clients"), "1/s", measured.per_cpu_second()))
+    Ok(Row::new(
+        format!("511 per CPU-second with the default budgets, {clients} clients"),
+        "1/s",
+        measured.per_cpu_second(),
+    ))
 }
 
 fn micros(time: Duration) -> f64 {

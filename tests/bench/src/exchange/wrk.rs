@@ -40,7 +40,7 @@ pub(super) fn run(lab: &Lab, wire: &Wire, gateway: &Threads, cpus: Cpus, time: D
     command.arg(format!("http://{site}/"));
     let before = gateway.used();
     let text = process::run(&mut command, Duration::from_secs(seconds + 10))?.success()?;
-    let used = gateway.used() - before;
+    let used = gateway.used().saturating_sub(before);
     let number = |after: &str, before: &str| -> Option<u64> {
         let (_, rest) = text.split_once(after)?;
         rest.split_once(before)?.0.trim().parse().ok()

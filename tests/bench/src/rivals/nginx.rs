@@ -23,11 +23,14 @@ use portal_lab::{
 };
 use portal_userspace::datapath::object;
 
-use crate::exchange::{
-    cpu::{Cpus, Threads},
-    gateway::{PAGE, PROBE, SERVER},
-    generator::{Plan, Question, Response, Tally},
-    wire::{Wire, addresses},
+use crate::{
+    exchange::{
+        cpu::{Cpus, Threads},
+        gateway::{PAGE, PROBE, SERVER},
+        generator::{Plan, Question, Response, Tally},
+        wire::{Wire, addresses},
+    },
+    login,
 };
 
 /// nginx's configuration; `@name@` is what differs from run to run.
@@ -182,8 +185,7 @@ fn neighbours(gateway: &Namespace, wire: &Wire, clients: u32, directory: &std::p
     let crowd_v6 = u128::from(addresses::client_v6(wire.number));
     let mut batch = String::new();
     for client in 0..clients {
-        let [a, b, c, d, e, f] = Crowd::mac(client);
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let mac = login::text(Crowd::mac(client));
         let addresses = [IpAddr::V4((crowd_v4 + client).into()), IpAddr::V6((crowd_v6 + u128::from(client)).into())];
         for address in addresses {
             batch += &format!("neighbor replace {address} lladdr {mac} dev {} nud permanent\n", wire.gateway);

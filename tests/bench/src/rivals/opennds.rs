@@ -26,8 +26,8 @@ const MOST_OTHERS: u8 = 100;
 
 /// The lab's guest's address, and those of the others.
 fn address(n: u8) -> Ipv4Addr {
-    let [a, b, c, d] = GUEST_V4.octets();
-    if n == 0 { GUEST_V4 } else { Ipv4Addr::new(a, b, c, d + 90 + n) }
+    // Behind the lab's own guests.
+    Ipv4Addr::from(u32::from(GUEST_V4) + if n == 0 { 0 } else { 90 + u32::from(n) })
 }
 
 /// A running openNDS.
