@@ -116,7 +116,7 @@ fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
 /// Every flood, on one gateway.
 fn floods(yard: &Yard, injector: &mut Injector, frames: u32, least: f64) -> Result<Vec<Kept>> {
     poll_on(yard, GATEWAY)?;
-    let frame = frames::segment(Version::V4, FIRST_CLIENT, 0);
+    let frame = frames::segment(Version::V4, FIRST_CLIENT);
     let eth0 = yard.index_of_guest()?;
     yard.guest().enter(|| injector.aim_out(eth0))?;
     let mut send = |share, withheld, pattern, frames: u32| -> Result<Kept> {

@@ -164,12 +164,12 @@ impl Plot {
         let (width, height) = root.dim_in_pixel();
         let points = &self.series[0].points;
         let most = points.iter().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
-        let room = f64::from(width.cast_signed() - NAMES - 110);
-        let step = height.cast_signed() / (points.len() as i32).max(1);
+        let longest = f64::from(width.cast_signed() - NAMES - 110);
+        let step = height / (points.len() as u32).max(1);
         for (i, ((_, value), name)) in points.iter().zip(&self.places).enumerate() {
-            let top = step * i as i32 + step / 8;
-            let bottom = top + (step * 3 / 4).min(40);
-            let long = ((value / most) * room).max(1.0) as i32;
+            let top = (step * i as u32 + step / 8).cast_signed();
+            let bottom = top + (step * 3 / 4).min(40).cast_signed();
+            let long = ((value / most) * longest).max(1.0) as i32;
             let color = Palette99::pick(usize::from(i > 0)).mix(0.9);
             root.draw(&Rectangle::new([(NAMES, top), (NAMES + long, bottom)], color.filled()))?;
             let text = |text: String, x| Text::new(text, (x, i32::midpoint(top, bottom) - 7), (FONT, 14).into_font());
