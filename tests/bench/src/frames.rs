@@ -95,7 +95,9 @@ pub fn tcp(version: Version, number: u32, ports: [u16; 2], [seq, ack]: [u32; 2],
             frame.extend(SITE_V6.octets());
         }
     }
-    ports.map(|port| frame.extend(port.to_be_bytes()));
+    for port in ports {
+        frame.extend(port.to_be_bytes());
+    }
     frame.extend(seq.to_be_bytes());
     frame.extend(ack.to_be_bytes());
     frame.extend([0x50, ACK | PSH, 0x20, 0, 0, 0, 0, 0]);
