@@ -30,8 +30,6 @@ const BLOCK: usize = 4096;
 /// In place of an instant or of a number: none.
 const NONE: u64 = u64::MAX;
 
-
-
 /// An instant: milliseconds since 1970 of the calendar's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixMs(pub u64);
@@ -79,13 +77,17 @@ pub enum ImageError {
     #[error("this is no image of Portal's sessions: it begins with other bytes; give the file that portald wrote")]
     Magic,
     /// Another version wrote it.
-    #[error("the image is of version {found}, and this portald reads version {VERSION}: start the portald that wrote it, or delete it; guests then log in again")]
+    #[error(
+        "the image is of version {found}, and this portald reads version {VERSION}: start the portald that wrote it, or delete it; guests then log in again"
+    )]
     Version {
         /// Its version.
         found: u16,
     },
     /// Its end is missing, or there is more behind it.
-    #[error("the image has {found} bytes where it should have {wanted}: it was not written to its end, or something was added; restore a copy, or delete it; guests then log in again")]
+    #[error(
+        "the image has {found} bytes where it should have {wanted}: it was not written to its end, or something was added; restore a copy, or delete it; guests then log in again"
+    )]
     Length {
         /// How many bytes there are.
         found: usize,
@@ -93,13 +95,17 @@ pub enum ImageError {
         wanted: usize,
     },
     /// Bytes have changed.
-    #[error("{part} of the image is damaged: its checksum is wrong; restore a copy, or delete it; guests then log in again")]
+    #[error(
+        "{part} of the image is damaged: its checksum is wrong; restore a copy, or delete it; guests then log in again"
+    )]
     Checksum {
         /// What is damaged.
         part: Part,
     },
     /// It is whole, but says what cannot be.
-    #[error("{part} of the image is wrong: {fault}; this is an error of the portald that wrote it: report it, and delete the image; guests then log in again")]
+    #[error(
+        "{part} of the image is wrong: {fault}; this is an error of the portald that wrote it: report it, and delete the image; guests then log in again"
+    )]
     Content {
         /// What is wrong.
         part: Part,
@@ -157,7 +163,10 @@ impl Image {
         self.sessions.sort_unstable_by_key(|session| session.client);
         assert!(self.sessions.windows(2).all(|two| two[0].client < two[1].client), "a client has one session");
         let zones: ZoneSet = self.zones.iter().map(|(zone, _)| *zone).collect();
-        assert!(self.sessions.iter().all(|session| zones.has(session.client.zone())), "a session is of one of the zones");
+        assert!(
+            self.sessions.iter().all(|session| zones.has(session.client.zone())),
+            "a session is of one of the zones"
+        );
         let blocks = self.sessions.len().div_ceil(BLOCK);
         let mut bytes = Vec::with_capacity(
             HEADER_LEN + self.sessions.len() * RECORD_LEN + (blocks + 1) * CHECKSUM_LEN + self.zones.len() * 32,
@@ -394,9 +403,8 @@ mod tests {
     use super::*;
 
     fn session() -> impl Strategy<Value = SavedSession> {
-        let client = (0u16..3, any::<[u8; 5]>()).prop_map(|(zone, [a, b, c, d, e])| {
-            ClientKey::new(Zone::new(zone), [2, a, b, c, d, e])
-        });
+        let client = (0u16..3, any::<[u8; 5]>())
+            .prop_map(|(zone, [a, b, c, d, e])| ClientKey::new(Zone::new(zone), [2, a, b, c, d, e]));
         let word = || prop_oneof![0..10u64, 0..NONE];
         let times = (word(), proptest::option::of(word()), proptest::option::of(word()));
         let limits = (

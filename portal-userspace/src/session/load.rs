@@ -60,10 +60,14 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// There are sessions already, which would be lost, or mixed with those of the image.
-    #[error("there are sessions in the kernel already: they are newer than any that was kept, and stay; nothing was loaded")]
+    #[error(
+        "there are sessions in the kernel already: they are newer than any that was kept, and stay; nothing was loaded"
+    )]
     NotEmpty,
     /// There are more sessions than places.
-    #[error("{needed} sessions were kept, and there are places for {free}: raise `limits.clients` and restart portald; nothing was loaded")]
+    #[error(
+        "{needed} sessions were kept, and there are places for {free}: raise `limits.clients` and restart portald; nothing was loaded"
+    )]
     Full {
         /// How many places are needed.
         needed: usize,
@@ -82,7 +86,12 @@ impl SessionStore {
     /// Writes an image's sessions into the kernel, all or none, on every CPU that there is. `zone` says which zone has a name now.
     ///
     /// When this returns, the gate lets these clients through. For an empty table only. Not for an async task.
-    pub fn load(&self, image: &Image, clocks: Clocks, zone: impl Fn(&str) -> Option<Zone>) -> Result<Loaded, LoadError> {
+    pub fn load(
+        &self,
+        image: &Image,
+        clocks: Clocks,
+        zone: impl Fn(&str) -> Option<Zone>,
+    ) -> Result<Loaded, LoadError> {
         let _writing = self.lock();
         if !self.table.find(|_, _| true).map_err(LoadError::Kernel)?.is_empty() {
             return Err(LoadError::NotEmpty);
@@ -263,7 +272,11 @@ mod tests {
             ("it never ends", SavedSession { expires: None, ..saved(1) }, false),
             ("idle", SavedSession { idle_s: Some(1), ..saved(1) }, true),
             ("not quite idle", SavedSession { idle_s: Some(2), ..saved(1) }, false),
-            ("never seen, just begun", SavedSession { idle_s: Some(2), last_seen: None, started: second, ..saved(1) }, false),
+            (
+                "never seen, just begun",
+                SavedSession { idle_s: Some(2), last_seen: None, started: second, ..saved(1) },
+                false,
+            ),
             ("quota spent", SavedSession { quota_bytes: Some(9), quota_used: 10, ..saved(1) }, true),
             ("quota used up", SavedSession { quota_bytes: Some(9), quota_used: 9, ..saved(1) }, false),
         ];

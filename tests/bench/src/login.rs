@@ -42,7 +42,11 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     portald.prints_log = false;
     let seen = logins_by_api(&lab, by_api)?;
     for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
-        let row = Row::new(format!("one allow through the API, seen by the data path, {name}"), "µs", micros(at(&seen, share)));
+        let row = Row::new(
+            format!("one allow through the API, seen by the data path, {name}"),
+            "µs",
+            micros(at(&seen, share)),
+        );
         findings.rows.push(if name == "p99" { row.bar(&Bar::AtMost(1_000.0)) } else { row });
     }
     let processes = logins_by_process(&lab, by_process)?;
@@ -55,10 +59,12 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         opennds.fill(&lab, OTHERS)?;
         Ok([alone, opennds.log_in(&lab, rivals)?])
     });
-    let theirs = theirs.map(|both| both.map(|mut took| {
-        took.sort_unstable();
-        millis(at(&took, 0.5))
-    }));
+    let theirs = theirs.map(|both| {
+        both.map(|mut took| {
+            took.sort_unstable();
+            millis(at(&took, 0.5))
+        })
+    });
     // Ours has all those that came by the API, in either row.
     for (i, sentence) in ["and nobody else".to_owned(), format!("and {OTHERS} others")].into_iter().enumerate() {
         let metric = format!("login: portalctl allow against ndsctl auth with one client {sentence}, p50");

@@ -274,8 +274,7 @@ fn close(ctx: *mut xdp_md, crowd: &Crowd, seen: &mut Seen, slot: &mut Slot, flow
     slot.phase = phase::CLOSING;
     slot.server_next = slot.server_next.wrapping_add(1);
     slot.moves = slot.moves.wrapping_add(1);
-    let segment =
-        Segment { seq: flow.isn.wrapping_add(ASKED), ack: Some(slot.server_next), fin: true, request: None };
+    let segment = Segment { seq: flow.isn.wrapping_add(ASKED), ack: Some(slot.server_next), fin: true, request: None };
     send(ctx, crowd, seen, flow, &segment, None)
 }
 

@@ -303,8 +303,7 @@ impl Crowd {
         let length = (20 + 20 + segment.rest_len()) as u16;
         let [l0, l1] = length.to_be_bytes();
         let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (source, destination);
-        let mut network =
-            [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, TCP, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
+        let mut network = [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, TCP, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
         [network[10], network[11]] = Sum::new().array(&network).checksum().to_be_bytes();
         let pseudo = Sum::new().array(&source).array(&destination);
         Head { ethernet: self.ethernet(flow, 0x0800), network, tcp: tcp(flow, segment, pseudo) }

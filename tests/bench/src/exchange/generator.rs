@@ -118,7 +118,8 @@ pub struct Tally {
 impl Tally {
     /// What went wrong, in words; nothing if nothing did.
     pub fn faults(&self) -> Option<String> {
-        let Seen { wrong_bytes, wrong_checksum, resets, unexpected, foreign, other, unsent, .. } = self.seen;
+        // What is not TCP is the gateway's own: neighbour discovery and the like.
+        let Seen { wrong_bytes, wrong_checksum, resets, unexpected, foreign, unsent, .. } = self.seen;
         let all = [
             ("exchanges lost", self.lost),
             ("responses with wrong bytes", wrong_bytes),
@@ -127,7 +128,6 @@ impl Tally {
             ("segments that do not belong there", unexpected),
             ("frames of no exchange", foreign),
             ("frames not sent", unsent),
-            ("frames not TCP", other),
         ];
         let faults: Vec<_> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         (!faults.is_empty()).then(|| faults.join(", "))

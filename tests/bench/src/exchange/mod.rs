@@ -99,7 +99,8 @@ impl Target<'_> {
         let whole = self.generator.tally()?.since(&begin);
         if let Some(faults) = whole.faults() {
             let sample = self.generator.wrong_sample()?;
-            let faults = format!("{}: {faults}, of {} exchanges; the last wrong response: {sample:?}", self.name, whole.syns());
+            let faults =
+                format!("{}: {faults}, of {} exchanges; the last wrong response: {sample:?}", self.name, whole.syns());
             ensure!(whole.syns() - whole.seen.completed <= (whole.syns() as f64 * self.may_fail) as u64, "{faults}");
             eprintln!("{faults}");
         }
@@ -181,8 +182,11 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     );
     for (name, i) in [("p50", 0), ("p99", 1)] {
         findings.rows.push(
-            Row::new(format!("SYN to checked 511 under full load, {name}"), "µs", micros(latency[i]))
-                .against(format!("{rival_name}, with a third in flight"), micros(rival_latency[i]), Better::Lower),
+            Row::new(format!("SYN to checked 511 under full load, {name}"), "µs", micros(latency[i])).against(
+                format!("{rival_name}, with a third in flight"),
+                micros(rival_latency[i]),
+                Better::Lower,
+            ),
         );
     }
     findings.plots.push(Plot::bars(

@@ -139,8 +139,11 @@ impl Nginx {
 
     /// Demands that the rules have led every connection to nginx.
     pub fn demand_redirects(&self, tally: &Tally) -> Result<()> {
-        let text = run(self.gateway.service("nft").args(["-j", "list", "table", "inet", "portal_rival"]), Duration::from_secs(10))?
-            .success()?;
+        let text = run(
+            self.gateway.service("nft").args(["-j", "list", "table", "inet", "portal_rival"]),
+            Duration::from_secs(10),
+        )?
+        .success()?;
         let json: serde_json::Value = serde_json::from_str(&text)?;
         let counted: u64 = json["nftables"]
             .as_array()
@@ -181,8 +184,7 @@ fn neighbours(gateway: &Namespace, wire: &Wire, clients: u32, directory: &std::p
     for client in 0..clients {
         let [a, b, c, d, e, f] = Crowd::mac(client);
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        let addresses =
-            [IpAddr::V4((crowd_v4 + client).into()), IpAddr::V6((crowd_v6 + u128::from(client)).into())];
+        let addresses = [IpAddr::V4((crowd_v4 + client).into()), IpAddr::V6((crowd_v6 + u128::from(client)).into())];
         for address in addresses {
             batch += &format!("neighbor replace {address} lladdr {mac} dev {} nud permanent\n", wire.gateway);
         }

@@ -53,7 +53,9 @@ impl OpenNds {
             let ended = service.ended().ok().flatten().is_some();
             (ended || service.log().contains("openNDS is now running")).then_some(!ended)
         });
-        let last = |log: String| log.lines().rev().take(8).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ");
+        let last = |log: String| {
+            log.lines().rev().take(8).map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ")
+        };
         match running {
             Ok(true) => Ok(Self { service }),
             Ok(false) => Err(anyhow::anyhow!("it ended; its log, backwards: {}", last(service.log()))),
@@ -79,7 +81,12 @@ impl OpenNds {
     fn probe(&self, lab: &Lab, from: &str, status: &str) -> Result<()> {
         let url = format!("http://{SITE_V4}/");
         let probe = curl(&lab.guest, &["--interface", from, "-o", "/dev/null", "-w", "%{http_code}", &url])?;
-        ensure!(probe.stdout == status, "{from} gets {:?} through openNDS, not {status}: {}", probe.stdout, probe.stderr);
+        ensure!(
+            probe.stdout == status,
+            "{from} gets {:?} through openNDS, not {status}: {}",
+            probe.stdout,
+            probe.stderr
+        );
         Ok(())
     }
 
