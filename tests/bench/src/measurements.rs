@@ -1,6 +1,8 @@
 //! The list of measurements, in the order of the table.
 
-use crate::{Measurement, bulk, exchange, flood, forward, growth, host, hot, login, memory, soak, strangers, throughput};
+use crate::{
+    Measurement, bulk, exchange, flood, forward, growth, host, hot, login, memory, soak, strangers, throughput,
+};
 
 /// All of them.
 pub const ALL: &[Measurement] = &[

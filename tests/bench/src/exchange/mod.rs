@@ -195,7 +195,25 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         "responses/s",
         &[("Portal".into(), us.per_cpu_second()), (rival_name.into(), them.per_cpu_second())],
     ));
+    findings.plots.push(
+        Plot::new(
+            "latency",
+            "From the SYN to the checked 511, under full load",
+            "percent of the exchanges",
+            "µs, at most",
+        )
+        .log_y()
+        .line("Portal", percentiles(&portal.generator)?)
+        .line(format!("{rival_name}, with a third in flight"), percentiles(&rival.generator)?),
+    );
     Ok(findings)
+}
+
+/// How long so many percent of the exchanges took at most, microseconds.
+fn percentiles(generator: &Generator) -> Result<Vec<(f64, f64)>> {
+    const SHARES: [f64; 10] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.999];
+    let times = generator.latency(&SHARES)?;
+    Ok(SHARES.iter().zip(times).map(|(share, time)| (share * 100.0, micros(time))).collect())
 }
 
 fn micros(time: Duration) -> f64 {
