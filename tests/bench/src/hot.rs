@@ -19,7 +19,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 }
 
 fn measure(effort: &Effort) -> Result<Findings> {
-    let (rounds, frames) = (effort.rounds(25, 9), effort.frames());
+    let (rounds, frames) = (effort.rounds(25, 7), effort.frames());
     let mut injector = Injector::load(1)?;
     let empty: &Xdp = injector.program::<Xdp>("empty")?;
     let mut rows = Vec::new();
@@ -29,7 +29,7 @@ fn measure(effort: &Effort) -> Result<Findings> {
     ] {
         let mut gate = LoadedGate::new(LOOPBACK, 1, limits)?;
         for version in [Version::V4, Version::V6] {
-            let frame = segment(version, FIRST_CLIENT, 0);
+            let frame = segment(version, FIRST_CLIENT);
             // Once before: the client's first packet binds its address.
             gate.demand(Reason::Authorized, 1, |gate| kernel::repeat(gate.gate.program()?, &frame, 1))?;
             let mut ours = || {

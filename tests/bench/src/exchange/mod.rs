@@ -123,7 +123,7 @@ impl Target<'_> {
 fn idle_share(cpu: usize, time: Duration) -> Result<f64> {
     let before = cpu::busy(cpu)?;
     std::thread::sleep(time);
-    Ok((cpu::busy(cpu)? - before).as_secs_f64() / time.as_secs_f64())
+    Ok(cpu::busy(cpu)?.saturating_sub(before).as_secs_f64() / time.as_secs_f64())
 }
 
 /// For the rival's neighbour table, which is filled beforehand.
@@ -179,56 +179,16 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     }
     demand_counters(&before, &Gateway::counters(&lab)?, &portal.generator.tally()?.since(&begun))?;
     say("Portal", &us, idle, &all_ours);
-    let latency = portal.generator.latency(&[0.5, 0.99])?;
-    let rival_latency = match (&nginx, &rival) {
-        (Ok(nginx), Some(rival)) => {
-            nginx.demand_redirects(&rival.generator.tally()?)?;
-            say("nginx", &them, idle, &all_theirs);
-            Some(rival.generator.latency(&[0.5, 0.99])?)
-        }
-        _ => None,
-    };
-    let beside = |row: Row, theirs: Option<f64>, better| match (&nginx, theirs) {
-        (Ok(_), Some(theirs)) => row.against(RIVAL, theirs, better),
-        (Err(e), _) => row.without(RIVAL, format!("{e:#}")),
-        (Ok(_), None) => row,
-    };
-    let their = |figure: fn(&Measured, f64) -> f64| nginx.is_ok().then(|| figure(&them, idle));
-
-    let mut findings = Findings::default();
-    let row = Row::new("complete 511 exchanges, one core, generator apart", "1/s", us.per_second());
-    let row = beside(row, their(|m, _| m.per_second()), Better::Higher);
-    findings.rows.push(row.bar(&Bar::AtLeast(250_000.0)));
-    let row = Row::new("511 responses per CPU-second of the whole gateway", "1/s", us.per_cpu_second());
-    let row = beside(row, their(|m, _| m.per_cpu_second()), Better::Higher);
-    findings.rows.push(row.bar(&Bar::Times(20.0)));
-    let row = Row::new("the same by /proc/stat, less what the CPU does when idle", "1/s", us.per_busy_second(idle));
-    findings.rows.push(beside(row, their(Measured::per_busy_second), Better::Higher));
-    let row =
-        Row::new("of an exchange: polling the wire, with the gate or the stack in it", "µs", us.each(us.spent.polls));
-    findings.rows.push(beside(row, their(|m, _| m.each(m.spent.polls)), Better::Lower));
-    let row = Row::new(
-        "of an exchange: portald's or nginx's own time, with its system calls",
-        "µs",
-        us.each(us.spent.processes),
-    );
-    findings.rows.push(beside(row, their(|m, _| m.each(m.spent.processes)), Better::Lower));
-    findings.rows.push(Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?));
-    for (name, i) in [("p50", 0), ("p99", 1)] {
-        let row = Row::new(format!("SYN to checked 511 under full load, {name}"), "µs", micros(latency[i]));
-        let theirs = rival_latency.as_ref().map(|latency| micros(latency[i]));
-        let row = beside(row, theirs, Better::Lower);
-        findings.rows.push(Row { rival: format!("{} (a third in flight)", row.rival), ..row });
+    if let (Ok(nginx), Some(rival)) = (&nginx, &rival) {
+        nginx.demand_redirects(&rival.generator.tally()?)?;
+        say("nginx", &them, idle, &all_theirs);
     }
-    findings.plots.push(Plot::bars(
-        "511-per-cpu-second",
-        "511 responses per CPU-second of the gateway",
-        "responses/s",
-        &[
-            ("Portal".into(), us.per_cpu_second()),
-            (RIVAL.into(), if nginx.is_ok() { them.per_cpu_second() } else { 0.0 }),
-        ],
-    ));
+    let theirs_measured = rival.as_ref().map(|_| &them);
+    let refusal = nginx.as_ref().err().map(|e| format!("{e:#}"));
+    let mut findings =
+        Findings { rows: rows(&us, theirs_measured, refusal.as_deref(), idle, effort)?, plots: Vec::new() };
+    let rival_generator_now = rival.as_ref().map(|rival| &*rival.generator);
+    latencies(portal.generator, rival_generator_now, refusal.as_deref(), &mut findings)?;
 
     // The same two gateways, asked by wrk: the clients' ends pass everything to the kernel now.
     let (portal_threads, rival_threads) =
@@ -238,12 +198,88 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     let ours_by_wrk = wrk::run(&lab, &ours, &portal_threads, cpus, window)?;
     let theirs_by_wrk = rival_threads.map(|threads| wrk::run(&lab, &theirs, &threads, cpus, window)).transpose()?;
     let row = Row::new("511 responses per CPU-second, asked by wrk", "1/s", ours_by_wrk);
-    findings.rows.push(beside(row, theirs_by_wrk, Better::Higher));
+    findings.rows.push(beside(row, theirs_by_wrk, refusal.as_deref(), Better::Higher));
     drop((gateway, nginx));
     if !effort.check {
         findings.rows.push(crowded(window, cpus)?);
     }
     Ok(findings)
+}
+
+/// A row with the rival's figure, or with why there is none.
+fn beside(row: Row, theirs: Option<f64>, refusal: Option<&str>, better: Better) -> Row {
+    match (theirs, refusal) {
+        (Some(theirs), _) => row.against(RIVAL, theirs, better),
+        (None, Some(why)) => row.without(RIVAL, why),
+        (None, None) => row,
+    }
+}
+
+fn rows(us: &Measured, them: Option<&Measured>, refusal: Option<&str>, idle: f64, effort: &Effort) -> Result<Vec<Row>> {
+    let row = |metric: &str, unit, better, figure: &dyn Fn(&Measured) -> f64| {
+        beside(Row::new(metric, unit, figure(us)), them.map(figure), refusal, better)
+    };
+    Ok(vec![
+        row("complete 511 exchanges, one core, generator apart", "1/s", Better::Higher, &Measured::per_second)
+            .bar(&Bar::AtLeast(250_000.0)),
+        row("511 responses per CPU-second of the whole gateway", "1/s", Better::Higher, &Measured::per_cpu_second)
+            .bar(&Bar::Times(20.0)),
+        row("the same by /proc/stat, less what the CPU does when idle", "1/s", Better::Higher, &|m| {
+            m.per_busy_second(idle)
+        }),
+        row("of an exchange: polling the wire, with the gate or the stack", "µs", Better::Lower, &|m| {
+            m.each(m.spent.polls)
+        }),
+        row("of an exchange: portald's or nginx's time, and system calls", "µs", Better::Lower, &|m| {
+            m.each(m.spent.processes)
+        }),
+        Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?),
+    ])
+}
+
+/// How long exchanges took, as rows and as a plot; and the plot of what they cost.
+fn latencies(
+    ours: &Generator,
+    theirs: Option<&Generator>,
+    refusal: Option<&str>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let rival = format!("{RIVAL}, with a third in flight");
+    let (of_ours, of_theirs) = (percentiles(ours)?, theirs.map(percentiles).transpose()?);
+    for percent in [50.0, 99.0] {
+        let at = |points: &[(f64, f64)]| points.iter().find(|(x, _)| *x >= percent).map_or(0.0, |(_, time)| *time);
+        let row = Row::new(format!("SYN to checked 511 under full load, p{percent}"), "µs", at(&of_ours));
+        let row = beside(row, of_theirs.as_deref().map(at), refusal, Better::Lower);
+        findings.rows.push(if of_theirs.is_some() { Row { rival: rival.clone(), ..row } } else { row });
+    }
+    let plot = Plot::new(
+        "latency",
+        "From the SYN to the checked 511, under full load",
+        "percent of the exchanges",
+        "µs, at most",
+    );
+    let plot = plot.log_y().line("Portal", of_ours);
+    findings.plots.push(match of_theirs {
+        Some(points) => plot.line(rival, points),
+        None => plot,
+    });
+    let figures = |i: usize| findings.rows.get(i).map(|row| (row.ours, row.theirs));
+    if let Some((Some(us), Some(them))) = figures(1) {
+        findings.plots.push(Plot::bars(
+            "511-per-cpu-second",
+            "511 responses per CPU-second of the gateway",
+            "responses/s",
+            &[("Portal".into(), us), (RIVAL.into(), them)],
+        ));
+    }
+    Ok(())
+}
+
+/// How long so many percent of the exchanges took at most, microseconds.
+fn percentiles(generator: &Generator) -> Result<Vec<(f64, f64)>> {
+    const SHARES: [f64; 10] = [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.999];
+    let times = generator.latency(&SHARES)?;
+    Ok(SHARES.iter().zip(times).map(|(share, time)| (share * 100.0, micros(time))).collect())
 }
 
 /// The same of ours, as it comes: with the budgets for strangers, and many of them.

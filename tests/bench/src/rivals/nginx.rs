@@ -4,6 +4,7 @@
 //! filled, and the limits that a gateway of this size would raise are raised. `rivals/nginx.conf` and `rivals/redirect.nft` are what it runs.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
@@ -188,14 +189,14 @@ fn neighbours(gateway: &Namespace, wire: &Wire, clients: u32, directory: &std::p
         let mac = login::text(Crowd::mac(client));
         let addresses = [IpAddr::V4((crowd_v4 + client).into()), IpAddr::V6((crowd_v6 + u128::from(client)).into())];
         for address in addresses {
-            batch += &format!("neighbor replace {address} lladdr {mac} dev {} nud permanent\n", wire.gateway);
+            writeln!(batch, "neighbor replace {address} lladdr {mac} dev {} nud permanent", wire.gateway)?;
         }
     }
     let file = directory.join("neighbours");
     fs::write(&file, batch)?;
     let mut command = Command::new("ip");
     command.args(["-n", gateway.name(), "-batch"]).arg(file);
-    run(&mut command, Duration::from_secs(60))?.success().context("cannot fill the neighbour table")?;
+    run(&mut command, Duration::from_mins(1))?.success().context("cannot fill the neighbour table")?;
     Ok(())
 }
 
