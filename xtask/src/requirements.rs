@@ -2,6 +2,7 @@
 
 /// What the caller asked for beside what every build and test needs.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that may be wanted or not")]
 pub(crate) struct Wanted {
     /// rustfmt and clippy.
     pub(crate) lints: bool,

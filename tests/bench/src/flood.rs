@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::programs::{Xdp, XdpMode};
-use portal_lab::process::{succeed, wait_for};
+use portal_lab::process::{sh, succeed, wait_for};
 use rustix::{
     process::Pid,
     thread::{CpuSet, sched_setaffinity},
@@ -116,7 +116,7 @@ fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
 /// Every flood, on one gateway.
 fn floods(yard: &Yard, injector: &mut Injector, frames: u32, least: f64) -> Result<Vec<Kept>> {
     poll_on(yard, GATEWAY)?;
-    let frame = frames::segment(Version::V4, FIRST_CLIENT, 0);
+    let frame = frames::segment(Version::V4, FIRST_CLIENT);
     let eth0 = yard.index_of_guest()?;
     yard.guest().enter(|| injector.aim_out(eth0))?;
     let mut send = |share, withheld, pattern, frames: u32| -> Result<Kept> {
@@ -174,7 +174,12 @@ fn poll_on(yard: &Yard, cpu: usize) -> Result<()> {
     })?;
     let mut set = CpuSet::new();
     set.set(cpu);
-    new.into_iter().try_for_each(|pid| sched_setaffinity(Some(pid), &set)).context("cannot move the polling thread")
+    for pid in new {
+        sched_setaffinity(Some(pid), &set).context("cannot move the polling thread")?;
+        // Before any process, as the interrupt that it stands for: what else runs on the machine is not measured.
+        sh(&format!("chrt --fifo --pid 1 {}", pid.as_raw_pid()))?;
+    }
+    Ok(())
 }
 
 /// The kernel's threads that poll an interface of this name.

@@ -33,7 +33,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
     let (rounds, frames) = (effort.rounds(11, 4), effort.frames());
     let members = Population { clients, first: FIRST_CLIENT };
-    let frame = segment(Version::V4, FIRST_CLIENT, 0);
+    let frame = segment(Version::V4, FIRST_CLIENT);
     let mut injector = Injector::load(1)?;
     let own = Yard::new(&mut injector)?;
     let mut gate = LoadedGate::new(own.ifindex, clients, Limits::None)?;

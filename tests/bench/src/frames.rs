@@ -52,17 +52,26 @@ impl Version {
 /// Ethernet's shortest frame, without its check sequence.
 const SHORTEST: usize = 60;
 
-/// A frame of this client's: an acknowledgement on a TCP connection to the site's port 443, with so many bytes of data.
+/// A frame of this client's: an acknowledgement on a TCP connection to the site's port 443, without data.
 ///
 /// Its checksum is left open: nothing on the way that is measured looks at it.
-pub fn segment(version: Version, number: u32, data: usize) -> Vec<u8> {
+pub fn segment(version: Version, number: u32) -> Vec<u8> {
+    let mut frame = tcp(version, number, [50_000, 443], [1, 1], &[]);
+    frame.resize(frame.len().max(SHORTEST), 0);
+    frame
+}
+
+/// A frame of this client's: a segment to the site, between these ports, with these sequence and acknowledgement numbers and this data.
+pub fn tcp(version: Version, number: u32, ports: [u16; 2], [seq, ack]: [u32; 2], data: &[u8]) -> Vec<u8> {
     const TCP: u8 = 6;
     const TCP_LEN: usize = 20;
     const TTL: u8 = 64;
-    let mut frame = Vec::with_capacity(14 + 40 + TCP_LEN + data);
+    const PSH: u8 = 8;
+    const ACK: u8 = 16;
+    let mut frame = Vec::with_capacity(14 + 40 + TCP_LEN + data.len());
     frame.extend(GATEWAY_MAC);
     frame.extend(mac(number));
-    let payload = (TCP_LEN + data) as u16;
+    let payload = (TCP_LEN + data.len()) as u16;
     match version {
         Version::V4 => {
             let mut header = [0; 20];
@@ -86,12 +95,13 @@ pub fn segment(version: Version, number: u32, data: usize) -> Vec<u8> {
             frame.extend(SITE_V6.octets());
         }
     }
-    frame.extend(50_000u16.to_be_bytes());
-    frame.extend(443u16.to_be_bytes());
-    frame.extend(1u32.to_be_bytes());
-    frame.extend(1u32.to_be_bytes());
-    frame.extend([0x50, 0x10, 0x20, 0, 0, 0, 0, 0]);
-    frame.resize((frame.len() + data).max(SHORTEST), 0);
+    for port in ports {
+        frame.extend(port.to_be_bytes());
+    }
+    frame.extend(seq.to_be_bytes());
+    frame.extend(ack.to_be_bytes());
+    frame.extend([0x50, ACK | PSH, 0x20, 0, 0, 0, 0, 0]);
+    frame.extend(data);
     frame
 }
 

@@ -107,7 +107,7 @@ fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
         if effort.quick && !effort.check && !is_end && (version, pattern) != (Version::V4, Pattern::Uniform) {
             continue;
         }
-        let frame = frames::segment(version, FIRST_CLIENT, 0);
+        let frame = frames::segment(version, FIRST_CLIENT);
         // Each client once before: its first packet binds its address.
         injector.send(&frame, version, from, Pattern::Sequential, plan::CALL)?;
         injector.aim_at(&fd)?;

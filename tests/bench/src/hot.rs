@@ -30,7 +30,7 @@ fn measure(effort: &Effort) -> Result<Findings> {
         let mut gate = LoadedGate::new(LOOPBACK, 1, limits)?;
         gate.set_accounting(limits != Limits::None)?;
         for version in [Version::V4, Version::V6] {
-            let frame = segment(version, FIRST_CLIENT, 0);
+            let frame = segment(version, FIRST_CLIENT);
             // Once before: the client's first packet binds its address.
             gate.demand(Reason::Authorized, 1, |gate| kernel::repeat(gate.gate.program()?, &frame, 1))?;
             let mut ours = || {

@@ -117,8 +117,9 @@ impl Injector {
     /// Fills the hash table with these clients.
     pub fn fill_hash(&mut self, first: u32, clients: u32) -> Result<()> {
         for number in first..first + clients {
-            let [a, b, c, d, e, f] = frames::mac(number);
-            self.clients.insert(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]), u64::MAX, 0)?;
+            let mut key = [0; 8];
+            key[..6].copy_from_slice(&frames::mac(number));
+            self.clients.insert(u64::from_le_bytes(key), u64::MAX, 0)?;
         }
         Ok(())
     }

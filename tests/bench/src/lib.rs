@@ -3,6 +3,12 @@
 //! A measurement is a module with one function, and one line in [`measurements::ALL`]. It gives back [`report::Row`]s and
 //! [`plot::Plot`]s. `cargo xtask bench` runs them all; docs/benchmarks/README.md explains the method.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts and times of one run are far below 2^52, and none is negative"
+)]
+
 pub mod bulk;
 pub mod exchange;
 pub mod flood;
@@ -10,6 +16,7 @@ pub mod forward;
 pub mod frames;
 pub mod gate;
 pub mod growth;
+pub mod host;
 pub mod hot;
 pub mod inject;
 pub mod kernel;

@@ -52,7 +52,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     if arguments.list {
-        measurements::ALL.iter().for_each(|one| println!("{:<16} {}", one.name, one.about));
+        for one in measurements::ALL {
+            println!("{:<16} {}", one.name, one.about);
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let chosen: Vec<&Measurement> = measurements::ALL

@@ -1,6 +1,8 @@
 //! The list of measurements, in the order of the table.
 
-use crate::{Measurement, bulk, exchange, flood, forward, growth, hot, login, memory, soak, strangers, throughput};
+use crate::{
+    Measurement, bulk, exchange, flood, forward, growth, host, hot, login, memory, soak, strangers, throughput,
+};
 
 /// All of them.
 pub const ALL: &[Measurement] = &[
@@ -8,6 +10,7 @@ pub const ALL: &[Measurement] = &[
     Measurement { name: "growth", about: "how that cost grows with the number of clients", run: growth::run },
     Measurement { name: "strangers", about: "what it costs to drop a stranger's packet", run: strangers::run },
     Measurement { name: "exchange", about: "whole HTTP exchanges with strangers, against nginx", run: exchange::run },
+    Measurement { name: "host", about: "what the responder does with a request, without sockets", run: host::run },
     Measurement { name: "login", about: "one login, until the gate lets the client through", run: login::run },
     Measurement { name: "bulk", about: "a million sessions into the kernel at once", run: bulk::run },
     Measurement {

@@ -44,7 +44,7 @@ fn maps(clients: u32) -> Result<Vec<(String, u64)>> {
         let path = format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&fd)));
         let text = fs::read_to_string(path)?;
         let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:")).context("no memlock in fdinfo")?;
-        Ok((format!("{}", map.name_as_str().unwrap_or("?")), bytes.trim().parse()?))
+        Ok((map.name_as_str().unwrap_or("?").to_owned(), bytes.trim().parse()?))
     });
     let all: Result<Vec<(String, u64)>> = all.collect();
     drop(maps);

@@ -113,7 +113,11 @@ impl Plot {
         X::CoordDescType: ValueFormatter<f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
-        const SIZE: (u32, u32) = (860, 480);
+        const SIZE: (u32, u32) = (1060, 480);
+        /// Room for the series' names, beside the lines: over them they would hide some.
+        const NAMES: u32 = 300;
+        /// Room for the last number below the axis.
+        const LAST: u32 = 30;
         const FONT: &str = "sans-serif";
         const MARGIN: i32 = 14;
         let root = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -123,9 +127,11 @@ impl Plot {
         if !self.places.is_empty() {
             return self.draw_bars(&root);
         }
-        let mut chart = ChartBuilder::on(&root)
+        let (lines, names) = root.split_horizontally(SIZE.0 - NAMES);
+        let mut chart = ChartBuilder::on(&lines)
             .caption(&self.title, (FONT, 18))
             .margin(MARGIN)
+            .margin_right(LAST)
             .x_label_area_size(40)
             .y_label_area_size(70)
             .build_cartesian_2d(x, y)?;
@@ -140,18 +146,12 @@ impl Plot {
             .draw()?;
         for (i, series) in self.series.iter().enumerate() {
             let color = Palette99::pick(i).mix(1.0);
-            chart
-                .draw_series(LineSeries::new(series.points.iter().copied(), color.stroke_width(2)).point_size(3))?
-                .label(&series.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            chart.draw_series(LineSeries::new(series.points.iter().copied(), color.stroke_width(2)).point_size(3))?;
+            let y = 60 + 22 * i as u32;
+            let at = |x: i32, up: i32| (x, y.cast_signed() - up);
+            names.draw(&PathElement::new([at(0, 0), at(18, 0)], color.stroke_width(2)))?;
+            names.draw(&Text::new(series.name.clone(), at(26, 7), (FONT, 13)))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK.mix(0.2))
-            .label_font((FONT, 13))
-            .draw()?;
         root.present()?;
         Ok(())
     }
@@ -164,12 +164,12 @@ impl Plot {
         let (width, height) = root.dim_in_pixel();
         let points = &self.series[0].points;
         let most = points.iter().map(|point| point.1).fold(f64::MIN_POSITIVE, f64::max);
-        let room = f64::from(width.cast_signed() - NAMES - 110);
-        let step = height.cast_signed() / (points.len() as i32).max(1);
+        let longest = f64::from(width.cast_signed() - NAMES - 110);
+        let step = height / (points.len() as u32).max(1);
         for (i, ((_, value), name)) in points.iter().zip(&self.places).enumerate() {
-            let top = step * i as i32 + step / 8;
-            let bottom = top + (step * 3 / 4).min(40);
-            let long = ((value / most) * room).max(1.0) as i32;
+            let top = (step * i as u32 + step / 8).cast_signed();
+            let bottom = top + (step * 3 / 4).min(40).cast_signed();
+            let long = ((value / most) * longest).max(1.0) as i32;
             let color = Palette99::pick(usize::from(i > 0)).mix(0.9);
             root.draw(&Rectangle::new([(NAMES, top), (NAMES + long, bottom)], color.filled()))?;
             let text = |text: String, x| Text::new(text, (x, i32::midpoint(top, bottom) - 7), (FONT, 14).into_font());

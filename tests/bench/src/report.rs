@@ -1,5 +1,7 @@
 //! What was measured: rows with our figure, the rival's, their ratio and the bar.
 
+use std::io::IsTerminal as _;
+
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
@@ -166,7 +168,12 @@ pub fn figure(value: f64) -> String {
 
 /// Draws the table.
 pub fn table(rows: &[Row]) -> String {
+    /// Where it is no terminal that the table is drawn on.
+    const WIDTH: u16 = 190;
     let mut table = Table::new();
+    if !std::io::stdout().is_terminal() {
+        table.set_width(WIDTH);
+    }
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["metric", "ours", "theirs", "unit", "rival", "ratio", "bar", "pass"]);
     for Row { metric, ours, theirs, rival, unit, ratio, bar, pass } in rows {

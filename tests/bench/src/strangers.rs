@@ -87,7 +87,7 @@ fn at(clients: u32, effort: &Effort) -> Result<Costs> {
     let (rounds, frames) = (effort.rounds(9, 2), effort.frames());
     let strangers = Population { clients, first: FIRST_STRANGER };
     let members = Population { clients, first: FIRST_CLIENT };
-    let frame = segment(Version::V4, FIRST_STRANGER, 0);
+    let frame = segment(Version::V4, FIRST_STRANGER);
     let mut injector = Injector::load(clients)?;
     let own = Yard::new(&mut injector)?;
     let mut gate = LoadedGate::new(own.ifindex, clients, Limits::None)?;

@@ -77,7 +77,7 @@ fn byte_at(at: usize, byte: u8) -> [u8; 8] {
 }
 
 /// The request for a target at a host, filled up to the one length with what a browser calls itself.
-fn request(target: &str, host: &str) -> Result<[u8; REQUEST_LEN]> {
+pub(super) fn request(target: &str, host: &str) -> Result<[u8; REQUEST_LEN]> {
     let (head, tail) = (format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: "), "\r\n\r\n");
     let name = REQUEST_LEN.checked_sub(head.len() + tail.len()).filter(|room| *room > 0);
     let name = name.with_context(|| format!("a request for {host}{target} does not fit {REQUEST_LEN} bytes"))?;
@@ -118,7 +118,8 @@ pub struct Tally {
 impl Tally {
     /// What went wrong, in words; nothing if nothing did.
     pub fn faults(&self) -> Option<String> {
-        let Seen { wrong_bytes, wrong_checksum, resets, unexpected, foreign, other, unsent, .. } = self.seen;
+        // What is not TCP is the gateway's own: neighbour discovery and the like.
+        let Seen { wrong_bytes, wrong_checksum, resets, unexpected, foreign, unsent, .. } = self.seen;
         let all = [
             ("exchanges lost", self.lost),
             ("responses with wrong bytes", wrong_bytes),
@@ -127,7 +128,6 @@ impl Tally {
             ("segments that do not belong there", unexpected),
             ("frames of no exchange", foreign),
             ("frames not sent", unsent),
-            ("frames not TCP", other),
         ];
         let faults: Vec<_> = all.iter().filter(|(_, n)| *n > 0).map(|(what, n)| format!("{n} {what}")).collect();
         (!faults.is_empty()).then(|| faults.join(", "))

@@ -15,7 +15,7 @@ use crate::{
 pub const RAW: Rival = Rival { name: "iptables raw and ipset", set_up, proof: Proof::InIp };
 
 fn set_up(yard: &Yard, _: &mut crate::inject::Injector, clients: u32) -> Result<()> {
-    const LIMIT: Duration = Duration::from_secs(120);
+    const LIMIT: Duration = Duration::from_mins(2);
     let mut text = include_str!("../../rivals/clients.ipset")
         .replace("HASHSIZE", &clients.next_power_of_two().to_string())
         .replace("CLIENTS", &clients.to_string());

@@ -65,7 +65,7 @@ fn load(yard: &Yard, rules: &str, family: &str, clients: u32, element: impl Fn(u
 
 fn nft(yard: &Yard, rules: &Path) -> Result<()> {
     /// A million elements with timeouts take ten seconds.
-    const LIMIT: Duration = Duration::from_secs(120);
+    const LIMIT: Duration = Duration::from_mins(2);
     let mut command = yard.gateway().service("nft");
     run(command.arg("-f").arg(rules), LIMIT)?.success().context("nft refuses the rival's rules")?;
     Ok(())
