@@ -102,9 +102,8 @@ impl<K: Pod, V: Pod> Batch<K, V> {
         };
         // SAFETY: the kernel reads `count` keys and values of the map's sizes, which `over` has found to be those of `K` and `V`, from the two slices,
         // which hold at least so many; both outlive the call. It writes to nothing but the attributes.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, UPDATE_BATCH, (&raw mut attributes), size_of::<Attributes>() as libc::c_long)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, UPDATE_BATCH, &raw mut attributes, size_of::<Attributes>()) };
         if result == 0 {
             return Ok(());
         }

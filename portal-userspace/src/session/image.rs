@@ -187,7 +187,9 @@ impl Image {
         seal(&mut bytes, at, Part::Zones);
         for (number, block) in (1..).zip(self.sessions.chunks(BLOCK)) {
             let at = bytes.len();
-            block.iter().for_each(|session| bytes.extend(session.record()));
+            for session in block {
+                bytes.extend(session.record());
+            }
             seal(&mut bytes, at, Part::Block(number));
         }
         bytes

@@ -117,7 +117,9 @@ impl SessionStore {
                 // It may not have got there.
                 let _ = self.table.remove(*client);
             }
-            slots.iter().for_each(|slot| self.slots.give_back(*slot));
+            for slot in slots {
+                self.slots.give_back(slot);
+            }
         }
         written?;
         Ok(loaded)

@@ -175,8 +175,7 @@ fn program_over(name: &str, map: &MapInfo) -> Result<Xdp> {
         let Ok(program) = program else { continue };
         let uses = || program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&map.id()));
         if program.name_as_str() == Some(name) && uses() {
-            // SAFETY: it is an XDP program by its type, which the call checks, and is only run.
-            return Ok(unsafe { Xdp::from_program_info(program, name.to_owned().into(), XdpAttachType::Interface) }?);
+            return Ok(Xdp::from_program_info(program, name.to_owned().into(), XdpAttachType::Interface)?);
         }
     }
     bail!("no program {name} uses the map");

@@ -11,7 +11,7 @@ const PROGRAMS: [(&str, &str); 2] = [("nftables", "nft"), ("iptables", "ipset")]
 
 #[test]
 fn every_packet_takes_the_path_that_is_measured() {
-    for name in ["hot", "growth", "strangers", "forward", "flood", "host", "memory"] {
+    for name in ["hot", "growth", "strangers", "forward", "flood", "host", "memory", "exchange", "bulk"] {
         let one = measurements::ALL.iter().find(|one| one.name == name).expect("it is in the list");
         let findings = (one.run)(&Effort::CHECK).unwrap_or_else(|error| panic!("{name}: {error:#}"));
         assert!(!findings.rows.is_empty(), "{name} has no rows");

@@ -166,7 +166,7 @@ pub const TIMES: u32 = 8 * 64;
 #[inline(always)]
 pub const fn bucket(ns: u64) -> u32 {
     let ns = if ns < 8 { 8 } else { ns };
-    let exponent = 63 - ns.leading_zeros();
+    let exponent = ns.ilog2();
     exponent * 8 + (ns >> (exponent - 3)) as u32 % 8
 }
 
@@ -264,7 +264,7 @@ impl Crowd {
             // The same client comes again after all the others, with its next port.
             port: (FIRST_PORT + (number / clients) % PORTS) as u16,
             family: if is_v6 { Family::V6 } else { Family::V4 },
-            kind: is_probe as u32,
+            kind: u32::from(is_probe),
             isn: slot << SLOT_SHIFT | (round & ROUND_MASK) << ROUND_SHIFT,
         }
     }
@@ -291,9 +291,7 @@ impl Crowd {
     /// A client's IPv6 address.
     #[inline(always)]
     pub const fn address_v6(&self, client: u32) -> [u8; 16] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.client_v6;
-        let [m, n, o, p] = u32::from_be_bytes([m, n, o, p]).wrapping_add(client).to_be_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+        (u128::from_be_bytes(self.client_v6) + client as u128).to_be_bytes()
     }
 
     /// The headers of a segment over IPv4.

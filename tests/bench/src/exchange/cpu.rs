@@ -29,7 +29,7 @@ impl Cpus {
     pub fn choose() -> Result<Self> {
         let set = sched_getaffinity(None)?;
         let mine = || (0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
-        let (first, last) = (mine().next(), mine().last());
+        let (first, last) = (mine().next(), mine().next_back());
         let (Some(gateway), Some(generator)) = (first, last) else { bail!("this process may use no CPU") };
         ensure!(gateway != generator, "needs two CPUs: one for the gateway, one for the generator");
         Ok(Self { gateway, generator })
@@ -94,13 +94,13 @@ impl Threads {
         Ok(())
     }
 
-    /// What they have used so far, nanoseconds.
-    pub fn used_ns(&self) -> u64 {
+    /// What they have used so far.
+    pub fn used(&self) -> Duration {
         let of = |thread: &Pid| {
             let text = fs::read_to_string(format!("/proc/{}/schedstat", thread.as_raw_nonzero())).ok()?;
             text.split_whitespace().next()?.parse::<u64>().ok()
         };
-        self.0.iter().filter_map(of).sum()
+        Duration::from_nanos(self.0.iter().filter_map(of).sum())
     }
 }
 
@@ -117,29 +117,27 @@ pub fn busy(cpu: usize) -> Result<Duration> {
         .collect::<Result<_, _>>()?;
     // user nice system idle iowait irq softirq steal: all but idle, iowait and what another machine has taken.
     let ticks: u64 = [0, 1, 2, 5, 6].iter().filter_map(|i| fields.get(*i)).sum();
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+    Ok(Duration::from_micros(ticks * 1_000_000 / rustix::param::clock_ticks_per_second()))
 }
 
 /// A reading of everything that is counted during a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// When.
-    pub at: Instant,
-    /// What the gateway's threads have used.
-    pub gateway: Duration,
-    /// What the generator's threads have used.
-    pub generator: Duration,
-    /// What the gateway's CPU has been busy with.
-    pub busy: Duration,
+    at: Instant,
+    polls: Duration,
+    processes: Duration,
+    generator: Duration,
+    busy: Duration,
 }
 
 impl Reading {
     /// Reads.
-    pub fn take(gateway: &Threads, generator: &Threads, cpus: Cpus) -> Result<Self> {
+    pub fn take(polls: &Threads, processes: &Threads, generator: &Threads, cpus: Cpus) -> Result<Self> {
         Ok(Self {
             at: Instant::now(),
-            gateway: Duration::from_nanos(gateway.used_ns()),
-            generator: Duration::from_nanos(generator.used_ns()),
+            polls: polls.used(),
+            processes: processes.used(),
+            generator: generator.used(),
             busy: busy(cpus.gateway)?,
         })
     }
@@ -148,7 +146,8 @@ impl Reading {
     pub fn since(&self, earlier: &Self) -> Spent {
         Spent {
             wall: self.at - earlier.at,
-            gateway: self.gateway.saturating_sub(earlier.gateway),
+            polls: self.polls.saturating_sub(earlier.polls),
+            processes: self.processes.saturating_sub(earlier.processes),
             generator: self.generator.saturating_sub(earlier.generator),
             busy: self.busy.saturating_sub(earlier.busy),
         }
@@ -160,10 +159,29 @@ impl Reading {
 pub struct Spent {
     /// Time.
     pub wall: Duration,
-    /// CPU time of the gateway's threads.
-    pub gateway: Duration,
+    /// CPU time of what polls the gateway's end of the wire.
+    pub polls: Duration,
+    /// CPU time of the gateway's processes.
+    pub processes: Duration,
     /// CPU time of the generator's threads.
     pub generator: Duration,
     /// What the gateway's CPU was busy with, whoever it was.
     pub busy: Duration,
+}
+
+impl Spent {
+    /// CPU time of all the gateway's threads.
+    pub fn gateway(&self) -> Duration {
+        self.polls + self.processes
+    }
+
+    /// Adds what another measurement took.
+    pub fn add(&mut self, other: &Self) {
+        let Self { wall, polls, processes, generator, busy } = *other;
+        self.wall += wall;
+        self.polls += polls;
+        self.processes += processes;
+        self.generator += generator;
+        self.busy += busy;
+    }
 }

@@ -77,7 +77,7 @@ fn byte_at(at: usize, byte: u8) -> [u8; 8] {
 }
 
 /// The request for a target at a host, filled up to the one length with what a browser calls itself.
-fn request(target: &str, host: &str) -> Result<[u8; REQUEST_LEN]> {
+pub(super) fn request(target: &str, host: &str) -> Result<[u8; REQUEST_LEN]> {
     let (head, tail) = (format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: "), "\r\n\r\n");
     let name = REQUEST_LEN.checked_sub(head.len() + tail.len()).filter(|room| *room > 0);
     let name = name.with_context(|| format!("a request for {host}{target} does not fit {REQUEST_LEN} bytes"))?;

@@ -7,7 +7,9 @@
 pub mod cpu;
 pub mod gateway;
 pub mod generator;
+mod parts;
 pub mod wire;
+mod wrk;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -42,8 +44,10 @@ pub struct Target<'a> {
     pub name: &'a str,
     /// Who asks.
     pub generator: &'a mut Generator,
-    /// The gateway's threads.
-    pub gateway: Threads,
+    /// What polls the gateway's end of the wire, and with it the gate, or the network stack.
+    pub polls: Threads,
+    /// The gateway's processes: portald, or nginx.
+    pub processes: Threads,
     /// The generator's.
     pub clients: Threads,
     /// Which share of exchanges may fail: none of ours. A kernel's TCP repeats what its queue has lost, which this crowd does not wait for.
@@ -67,7 +71,7 @@ impl Measured {
 
     /// Whole exchanges per second of CPU time of the gateway's threads.
     pub fn per_cpu_second(&self) -> f64 {
-        self.tally.seen.completed as f64 / self.spent.gateway.as_secs_f64()
+        self.tally.seen.completed as f64 / self.spent.gateway().as_secs_f64()
     }
 
     /// The same by `/proc/stat`: whatever the gateway's CPU did, but for what it does when idle.
@@ -75,26 +79,32 @@ impl Measured {
         self.tally.seen.completed as f64 / (self.spent.busy.as_secs_f64() - idle * self.spent.wall.as_secs_f64())
     }
 
+    /// This time, for each exchange: microseconds.
+    fn each(&self, time: Duration) -> f64 {
+        micros(time) / self.tally.seen.completed as f64
+    }
+
     fn add(&mut self, other: &Self) {
         let (mine, its) = (&mut self.tally.seen, other.tally.seen);
         mine.completed += its.completed;
         mine.responses.iter_mut().zip(its.responses).for_each(|(sum, n)| *sum += n);
-        self.spent.wall += other.spent.wall;
-        self.spent.gateway += other.spent.gateway;
-        self.spent.generator += other.spent.generator;
-        self.spent.busy += other.spent.busy;
+        self.spent.add(&other.spent);
     }
 }
 
 impl Target<'_> {
+    fn reading(&self, cpus: Cpus) -> Result<Reading> {
+        Reading::take(&self.polls, &self.processes, &self.clients, cpus)
+    }
+
     /// Lets the crowd ask for so long. An exchange that fails, anywhere from the first SYN to the last ACK, is an error.
     pub fn measure(&mut self, window: Duration, cpus: Cpus) -> Result<Measured> {
         let begin = self.generator.tally()?;
         self.generator.begin(self.generator.rounds()? + ROUNDS)?;
         self.generator.go_on(WARM_UP)?;
-        let (before, from) = (self.generator.tally()?, Reading::take(&self.gateway, &self.clients, cpus)?);
+        let (before, from) = (self.generator.tally()?, self.reading(cpus)?);
         self.generator.go_on(window)?;
-        let (after, to) = (self.generator.tally()?, Reading::take(&self.gateway, &self.clients, cpus)?);
+        let (after, to) = (self.generator.tally()?, self.reading(cpus)?);
         self.generator.finish()?;
         let whole = self.generator.tally()?.since(&begin);
         if let Some(faults) = whole.faults() {
@@ -113,8 +123,14 @@ impl Target<'_> {
 fn idle_share(cpu: usize, time: Duration) -> Result<f64> {
     let before = cpu::busy(cpu)?;
     std::thread::sleep(time);
-    Ok((cpu::busy(cpu)? - before).as_secs_f64() / time.as_secs_f64())
+    Ok(cpu::busy(cpu)?.saturating_sub(before).as_secs_f64() / time.as_secs_f64())
 }
+
+/// For the rival's neighbour table, which is filled beforehand.
+const CLIENTS: u32 = 1000;
+/// So many clients that none reaches the budget of a stranger, however fast all of them are answered.
+const CROWDED: u32 = 50_000;
+const RIVAL: &str = "nftables REDIRECT + nginx";
 
 /// Measures whole exchanges with strangers, ours and nginx's by turns.
 pub fn run(effort: &Effort) -> Result<Findings> {
@@ -123,23 +139,28 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         Effort { quick: true, .. } => (3, Duration::from_secs(2)),
         Effort { .. } => (5, Duration::from_secs(4)),
     };
-    // For the rival's neighbour table, which is filled beforehand; more clients than it are only measured with ours.
-    const CLIENTS: u32 = 1000;
     let cpus = Cpus::choose()?;
     let lab = Lab::new()?;
     let (ours, theirs) = (Wire::lay(&lab.guest, &lab.gateway, 0)?, Wire::lay(&lab.guest, &lab.gateway, 1)?);
     let gateway = Gateway::start(&lab, &ours, false)?;
-    let nginx = Nginx::start(&lab, &theirs, CLIENTS, cpus)?;
-    let questions = gateway::questions(&ours)?;
-    let mut portal = Generator::attach(&lab.guest, &ours, &gateway::plan(questions, CLIENTS, IN_FLIGHT))?;
-    let mut rival = Generator::attach(&lab.guest, &theirs, &nginx.plan(CLIENTS, IN_FLIGHT_RIVAL))?;
+    let mut generator =
+        Generator::attach(&lab.guest, &ours, &gateway::plan(gateway::questions(&ours)?, CLIENTS, IN_FLIGHT))?;
     let (polls, clients) = ours.pin(&lab.guest, &lab.gateway, cpus)?;
-    let gateway_threads = gateway.pin(cpus)?.and(&polls);
-    let mut portal =
-        Target { name: "Portal", generator: &mut portal, gateway: gateway_threads, clients, may_fail: 0.0 };
-    let (polls, clients) = theirs.pin(&lab.guest, &lab.gateway, cpus)?;
-    let mut rival =
-        Target { name: "nginx", generator: &mut rival, gateway: nginx.threads()?.and(&polls), clients, may_fail: 1e-3 };
+    let processes = gateway.pin(cpus)?;
+    let mut portal = Target { name: "Portal", generator: &mut generator, polls, processes, clients, may_fail: 0.0 };
+    // What is wrong with the rival must not hide what is measured of ours.
+    let nginx = Nginx::start(&lab, &theirs, CLIENTS, cpus);
+    let mut rival_generator = match &nginx {
+        Ok(nginx) => Some(Generator::attach(&lab.guest, &theirs, &nginx.plan(CLIENTS, IN_FLIGHT_RIVAL))?),
+        Err(_) => None,
+    };
+    let mut rival = match (&nginx, &mut rival_generator) {
+        (Ok(nginx), Some(generator)) => {
+            let (polls, clients) = theirs.pin(&lab.guest, &lab.gateway, cpus)?;
+            Some(Target { name: "nginx", generator, polls, processes: nginx.threads()?, clients, may_fail: 1e-3 })
+        }
+        _ => None,
+    };
 
     let idle = idle_share(cpus.gateway, Duration::from_secs(1))?;
     let before = Gateway::counters(&lab)?;
@@ -150,63 +171,108 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         let measured = portal.measure(window, cpus)?;
         all_ours.push(measured.per_second());
         us.add(&measured);
-        let measured = rival.measure(window, cpus)?;
-        all_theirs.push(measured.per_second());
-        them.add(&measured);
+        if let Some(rival) = &mut rival {
+            let measured = rival.measure(window, cpus)?;
+            all_theirs.push(measured.per_second());
+            them.add(&measured);
+        }
     }
     demand_counters(&before, &Gateway::counters(&lab)?, &portal.generator.tally()?.since(&begun))?;
-    nginx.demand_redirects(&rival.generator.tally()?)?;
-    let latency = portal.generator.latency(&[0.5, 0.99])?;
-    let rival_latency = rival.generator.latency(&[0.5, 0.99])?;
     say("Portal", &us, idle, &all_ours);
-    say("nginx", &them, idle, &all_theirs);
-
-    let mut findings = Findings::default();
-    let rival_name = "nftables REDIRECT + nginx";
-    findings.rows.push(
-        Row::new("complete 511 exchanges, one core, generator apart", "1/s", us.per_second())
-            .against(rival_name, them.per_second(), Better::Higher)
-            .bar(&Bar::AtLeast(250_000.0)),
-    );
-    findings.rows.push(
-        Row::new("511 responses per CPU-second of the whole gateway", "1/s", us.per_cpu_second())
-            .against(rival_name, them.per_cpu_second(), Better::Higher)
-            .bar(&Bar::Times(20.0)),
-    );
-    findings.rows.push(
-        Row::new("511 responses per CPU-second, by /proc/stat", "1/s", us.per_busy_second(idle)).against(
-            rival_name,
-            them.per_busy_second(idle),
-            Better::Higher,
-        ),
-    );
-    for (name, i) in [("p50", 0), ("p99", 1)] {
-        findings.rows.push(
-            Row::new(format!("SYN to checked 511 under full load, {name}"), "µs", micros(latency[i])).against(
-                format!("{rival_name}, with a third in flight"),
-                micros(rival_latency[i]),
-                Better::Lower,
-            ),
-        );
+    if let (Ok(nginx), Some(rival)) = (&nginx, &rival) {
+        nginx.demand_redirects(&rival.generator.tally()?)?;
+        say("nginx", &them, idle, &all_theirs);
     }
-    findings.plots.push(Plot::bars(
-        "511-per-cpu-second",
-        "511 responses per CPU-second of the gateway",
-        "responses/s",
-        &[("Portal".into(), us.per_cpu_second()), (rival_name.into(), them.per_cpu_second())],
-    ));
-    findings.plots.push(
-        Plot::new(
-            "latency",
-            "From the SYN to the checked 511, under full load",
-            "percent of the exchanges",
-            "µs, at most",
-        )
-        .log_y()
-        .line("Portal", percentiles(&portal.generator)?)
-        .line(format!("{rival_name}, with a third in flight"), percentiles(&rival.generator)?),
-    );
+    let theirs_measured = rival.as_ref().map(|_| &them);
+    let refusal = nginx.as_ref().err().map(|e| format!("{e:#}"));
+    let mut findings =
+        Findings { rows: rows(&us, theirs_measured, refusal.as_deref(), idle, effort)?, plots: Vec::new() };
+    let rival_generator_now = rival.as_ref().map(|rival| &*rival.generator);
+    latencies(portal.generator, rival_generator_now, refusal.as_deref(), &mut findings)?;
+
+    // The same two gateways, asked by wrk: the clients' ends pass everything to the kernel now.
+    let (portal_threads, rival_threads) =
+        (portal.polls.clone().and(&portal.processes), rival.as_ref().map(|r| r.polls.clone().and(&r.processes)));
+    drop(generator);
+    drop(rival_generator);
+    let ours_by_wrk = wrk::run(&lab, &ours, &portal_threads, cpus, window)?;
+    let theirs_by_wrk = rival_threads.map(|threads| wrk::run(&lab, &theirs, &threads, cpus, window)).transpose()?;
+    let row = Row::new("511 responses per CPU-second, asked by wrk", "1/s", ours_by_wrk);
+    findings.rows.push(beside(row, theirs_by_wrk, refusal.as_deref(), Better::Higher));
+    drop((gateway, nginx));
+    if !effort.check {
+        findings.rows.push(crowded(window, cpus)?);
+    }
     Ok(findings)
+}
+
+/// A row with the rival's figure, or with why there is none.
+fn beside(row: Row, theirs: Option<f64>, refusal: Option<&str>, better: Better) -> Row {
+    match (theirs, refusal) {
+        (Some(theirs), _) => row.against(RIVAL, theirs, better),
+        (None, Some(why)) => row.without(RIVAL, why),
+        (None, None) => row,
+    }
+}
+
+fn rows(us: &Measured, them: Option<&Measured>, refusal: Option<&str>, idle: f64, effort: &Effort) -> Result<Vec<Row>> {
+    let row = |metric: &str, unit, better, figure: &dyn Fn(&Measured) -> f64| {
+        beside(Row::new(metric, unit, figure(us)), them.map(figure), refusal, better)
+    };
+    Ok(vec![
+        row("complete 511 exchanges, one core, generator apart", "1/s", Better::Higher, &Measured::per_second)
+            .bar(&Bar::AtLeast(250_000.0)),
+        row("511 responses per CPU-second of the whole gateway", "1/s", Better::Higher, &Measured::per_cpu_second)
+            .bar(&Bar::Times(20.0)),
+        row("the same by /proc/stat, less what the CPU does when idle", "1/s", Better::Higher, &|m| {
+            m.per_busy_second(idle)
+        }),
+        row("of an exchange: polling the wire, with the gate or the stack", "µs", Better::Lower, &|m| {
+            m.each(m.spent.polls)
+        }),
+        row("of an exchange: portald's or nginx's time, and system calls", "µs", Better::Lower, &|m| {
+            m.each(m.spent.processes)
+        }),
+        Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?),
+    ])
+}
+
+/// How long exchanges took, as rows and as a plot; and the plot of what they cost.
+fn latencies(
+    ours: &Generator,
+    theirs: Option<&Generator>,
+    refusal: Option<&str>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let rival = format!("{RIVAL}, with a third in flight");
+    let (of_ours, of_theirs) = (percentiles(ours)?, theirs.map(percentiles).transpose()?);
+    for percent in [50.0, 99.0] {
+        let at = |points: &[(f64, f64)]| points.iter().find(|(x, _)| *x >= percent).map_or(0.0, |(_, time)| *time);
+        let row = Row::new(format!("SYN to checked 511 under full load, p{percent}"), "µs", at(&of_ours));
+        let row = beside(row, of_theirs.as_deref().map(at), refusal, Better::Lower);
+        findings.rows.push(if of_theirs.is_some() { Row { rival: rival.clone(), ..row } } else { row });
+    }
+    let plot = Plot::new(
+        "latency",
+        "From the SYN to the checked 511, under full load",
+        "percent of the exchanges",
+        "µs, at most",
+    );
+    let plot = plot.log_y().line("Portal", of_ours);
+    findings.plots.push(match of_theirs {
+        Some(points) => plot.line(rival, points),
+        None => plot,
+    });
+    let figures = |i: usize| findings.rows.get(i).map(|row| (row.ours, row.theirs));
+    if let Some((Some(us), Some(them))) = figures(1) {
+        findings.plots.push(Plot::bars(
+            "511-per-cpu-second",
+            "511 responses per CPU-second of the gateway",
+            "responses/s",
+            &[("Portal".into(), us), (RIVAL.into(), them)],
+        ));
+    }
+    Ok(())
 }
 
 /// How long so many percent of the exchanges took at most, microseconds.
@@ -216,25 +282,46 @@ fn percentiles(generator: &Generator) -> Result<Vec<(f64, f64)>> {
     Ok(SHARES.iter().zip(times).map(|(share, time)| (share * 100.0, micros(time))).collect())
 }
 
+/// The same of ours, as it comes: with the budgets for strangers, and many of them.
+fn crowded(window: Duration, cpus: Cpus) -> Result<Row> {
+    let lab = Lab::new()?;
+    let wire = Wire::lay(&lab.guest, &lab.gateway, 0)?;
+    let gateway = Gateway::start(&lab, &wire, true)?;
+    let plan = gateway::plan(gateway::questions(&wire)?, CROWDED, IN_FLIGHT);
+    let mut generator = Generator::attach(&lab.guest, &wire, &plan)?;
+    let (polls, clients) = wire.pin(&lab.guest, &lab.gateway, cpus)?;
+    let processes = gateway.pin(cpus)?;
+    let mut target = Target { name: "Portal", generator: &mut generator, polls, processes, clients, may_fail: 0.0 };
+    let before = Gateway::counters(&lab)?;
+    let measured = target.measure(window, cpus)?;
+    let tally = target.generator.tally()?;
+    demand_counters(&before, &Gateway::counters(&lab)?, &tally)?;
+    let clients = figure(f64::from(CROWDED));
+    Ok(Row::new(
+        format!("511 per CPU-second with the default budgets, {clients} clients"),
+        "1/s",
+        measured.per_cpu_second(),
+    ))
+}
+
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
 fn say(name: &str, measured: &Measured, idle: f64, repeats: &[f64]) {
     let Measured { tally, spent } = measured;
-    let each = |time: Duration| time.as_secs_f64() * 1e6 / tally.seen.completed as f64;
     let repeats: Vec<_> = repeats.iter().map(|rate| figure(*rate)).collect();
     eprintln!(
-        "{name}: {} exchanges ({} of them probes) in {:.2} s, {:.2} µs each; per exchange: gateway {:.2} µs of CPU, its CPU busy {:.2} µs (idle {:.1} %), \
-         generator {:.2} µs; each run, 1/s: {}",
+        "{name}: {} exchanges, {} of them probes, in {:.2} s; each {:.2} µs: {:.2} of the gateway's threads, its CPU busy for {:.2} (idle {:.1} %), {:.2} of the \
+         generator's; 1/s in each run: {}",
         figure(tally.seen.completed as f64),
         figure(tally.seen.responses[1] as f64),
         spent.wall.as_secs_f64(),
-        each(spent.wall),
-        each(spent.gateway),
-        each(spent.busy),
+        measured.each(spent.wall),
+        measured.each(spent.gateway()),
+        measured.each(spent.busy),
         idle * 100.0,
-        each(spent.generator),
+        measured.each(spent.generator),
         repeats.join(", "),
     );
 }

@@ -4,6 +4,7 @@
 //! filled, and the limits that a gateway of this size would raise are raised. `rivals/nginx.conf` and `rivals/redirect.nft` are what it runs.
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
@@ -23,11 +24,14 @@ use portal_lab::{
 };
 use portal_userspace::datapath::object;
 
-use crate::exchange::{
-    cpu::{Cpus, Threads},
-    gateway::{PAGE, PROBE, SERVER},
-    generator::{Plan, Question, Response, Tally},
-    wire::{Wire, addresses},
+use crate::{
+    exchange::{
+        cpu::{Cpus, Threads},
+        gateway::{PAGE, PROBE, SERVER},
+        generator::{Plan, Question, Response, Tally},
+        wire::{Wire, addresses},
+    },
+    login,
 };
 
 /// nginx's configuration; `@name@` is what differs from run to run.
@@ -182,18 +186,17 @@ fn neighbours(gateway: &Namespace, wire: &Wire, clients: u32, directory: &std::p
     let crowd_v6 = u128::from(addresses::client_v6(wire.number));
     let mut batch = String::new();
     for client in 0..clients {
-        let [a, b, c, d, e, f] = Crowd::mac(client);
-        let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+        let mac = login::text(Crowd::mac(client));
         let addresses = [IpAddr::V4((crowd_v4 + client).into()), IpAddr::V6((crowd_v6 + u128::from(client)).into())];
         for address in addresses {
-            batch += &format!("neighbor replace {address} lladdr {mac} dev {} nud permanent\n", wire.gateway);
+            writeln!(batch, "neighbor replace {address} lladdr {mac} dev {} nud permanent", wire.gateway)?;
         }
     }
     let file = directory.join("neighbours");
     fs::write(&file, batch)?;
     let mut command = Command::new("ip");
     command.args(["-n", gateway.name(), "-batch"]).arg(file);
-    run(&mut command, Duration::from_secs(60))?.success().context("cannot fill the neighbour table")?;
+    run(&mut command, Duration::from_mins(1))?.success().context("cannot fill the neighbour table")?;
     Ok(())
 }
 

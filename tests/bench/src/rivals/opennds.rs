@@ -26,8 +26,8 @@ const MOST_OTHERS: u8 = 100;
 
 /// The lab's guest's address, and those of the others.
 fn address(n: u8) -> Ipv4Addr {
-    let [a, b, c, d] = GUEST_V4.octets();
-    if n == 0 { GUEST_V4 } else { Ipv4Addr::new(a, b, c, d + 90 + n) }
+    // Behind the lab's own guests.
+    Ipv4Addr::from(u32::from(GUEST_V4) + if n == 0 { 0 } else { 90 + u32::from(n) })
 }
 
 /// A running openNDS.
@@ -69,7 +69,7 @@ impl OpenNds {
         for n in 1..=others {
             let address = address(n).to_string();
             lab.guest.ip(&format!("addr add {address}/24 dev eth0"))?;
-            self.probe(lab, &address, "307")?;
+            Self::probe(lab, &address, "307")?;
             let mut auth = self.inside("ndsctl");
             auth.args(["auth", &address]);
             timed(auth).with_context(|| format!("ndsctl auth {address}"))?;
@@ -78,7 +78,7 @@ impl OpenNds {
     }
 
     /// Asks for a page from an address of the guest's.
-    fn probe(&self, lab: &Lab, from: &str, status: &str) -> Result<()> {
+    fn probe(lab: &Lab, from: &str, status: &str) -> Result<()> {
         let url = format!("http://{SITE_V4}/");
         let probe = curl(&lab.guest, &["--interface", from, "-o", "/dev/null", "-w", "%{http_code}", &url])?;
         ensure!(
@@ -100,11 +100,11 @@ impl OpenNds {
         let entering = entering[entering.len() / 2];
         let mut took = Vec::new();
         for _ in 0..times {
-            self.probe(lab, &guest, "307")?;
+            Self::probe(lab, &guest, "307")?;
             let mut auth = self.inside("ndsctl");
             auth.args(["auth", &guest]);
             took.push(timed(auth).context("ndsctl auth")?.saturating_sub(entering));
-            self.probe(lab, &guest, "200")?;
+            Self::probe(lab, &guest, "200")?;
             let mut deauth = self.inside("ndsctl");
             deauth.args(["deauth", &guest]);
             timed(deauth).context("ndsctl deauth")?;
