@@ -129,9 +129,9 @@ fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
 /// Has the gateway polled on its own CPU, and each client known to it; demands that it keeps strangers out.
 fn prepare(yard: &Yard, injector: &mut Injector) -> Result<()> {
     const STRANGERS_ALONE: u32 = 65_536;
-    poll_on(yard, GATEWAY)?;
-    // As many as the ring holds, so that none is lost.
+    /// The ring holds them all, so that none is lost.
     const AT_ONCE: u32 = 64;
+    poll_on(yard, GATEWAY)?;
     for _ in 0..CLIENTS.clients.div_ceil(AT_ONCE) {
         let mix = Mix::default();
         let (clients, sunk, _) = send(yard, injector, mix, Pattern::Sequential, AT_ONCE)?;
