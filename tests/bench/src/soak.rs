@@ -27,6 +27,7 @@ use crate::{
         wire::{Wire, addresses},
     },
     login,
+    plot::Plot,
     report::{Bar, Row, figure},
 };
 
@@ -91,6 +92,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     let start = Instant::now();
     let mut full: Option<u64> = None;
     let (mut first, mut steps) = (resident(pid)?, 0u32);
+    let mut memory = Vec::new();
     while start.elapsed() < day {
         soak.step(start.elapsed())?;
         steps += 1;
@@ -100,6 +102,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         if steps == 1 {
             first = resident(pid)?;
         }
+        memory.push((start.elapsed().as_secs_f64() / 60.0, resident(pid)? as f64));
         let next = STEP * steps;
         thread::sleep(next.saturating_sub(start.elapsed()));
     }
@@ -121,7 +124,12 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         figure(f64::from(soak.logins)),
         figure(soak.sent.iter().map(|n| f64::from(*n)).sum()),
     );
+    for (minutes, kib) in memory.iter().step_by(15) {
+        eprintln!("after {minutes:.2} min: {} KiB", figure(*kib));
+    }
     let mut findings = Findings::default();
+    let plot = Plot::new("soak-memory", "portald's memory over a day of use", "minutes", "KiB");
+    findings.plots.push(plot.line("resident", memory));
     let day = format!("a day in {} min", figure(day.as_secs_f64() / 60.0));
     findings.rows.push(Row::new(format!("{day}: portald's memory at the first login"), "KiB", first as f64));
     findings.rows.push(Row::new(format!("{day}: at the end"), "KiB", end as f64));
