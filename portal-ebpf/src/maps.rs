@@ -1,7 +1,7 @@
 //! The maps that the programs share with each other and with user space.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, XskMap},
     macros::btf_map,
 };
@@ -18,6 +18,7 @@ use portal_common::{
 use crate::word::KernelWord;
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Which frames belong to which zone.
 #[btf_map]
@@ -39,9 +40,9 @@ pub(crate) static SESSIONS: Array<SessionRow, 65_536, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static CLIENTS: Array<ClientState<KernelWord>, 65_536, MMAPABLE> = Array::new();
 
-/// Who uses which address. User space sets the size.
+/// Who uses which address. User space sets the size. Not allocated beforehand: there is room for four addresses of each client, and few use them.
 #[btf_map]
-pub(crate) static OWNERS: HashMap<OwnedAddress, ClientKey, 65_536> = HashMap::new();
+pub(crate) static OWNERS: HashMap<OwnedAddress, ClientKey, 65_536, NO_PREALLOC> = HashMap::new();
 
 /// What strangers have spent. An LRU: a flood of MAC addresses gives the other strangers back what they have spent, and takes nothing from them.
 #[btf_map]
