@@ -185,7 +185,10 @@ impl<const L: bool> Tables for Kernel<L> {
         // The coarse clock changes with the tick, and costs a call; the tick's number costs none: the kernel inlines its helper. 14 ns and 1 ns.
         // SAFETY: helpers without arguments.
         let tick = unsafe { bpf_jiffies64() };
-        let Some(clock) = CLOCK.get_ptr_mut(0) else { return unsafe { bpf_ktime_get_coarse_ns() } };
+        let Some(clock) = CLOCK.get_ptr_mut(0) else {
+            // SAFETY: as above.
+            return unsafe { bpf_ktime_get_coarse_ns() };
+        };
         // SAFETY: this CPU's own.
         let [read_at, now_ns] = unsafe { &mut *clock };
         if *read_at != tick {

@@ -169,8 +169,9 @@ mod tests {
                         let (bucket, tag) = there.swap_remove(gone as usize);
                         buckets[bucket as usize].retain(|present| *present != tag);
                     }
-                    let [.., a, b, c, d, e] = n.wrapping_mul(spread).to_be_bytes();
-                    let place = index.place(ClientKey::new(Zone::new(1), [2, a, b, c, d, e]));
+                    let mut mac = [2; 6];
+                    mac[1..].copy_from_slice(&n.wrapping_mul(spread).to_be_bytes()[3..]);
+                    let place = index.place(ClientKey::new(Zone::new(1), mac));
                     // As the daemon does: in no bucket that has the tag, and in the emptier.
                     let free = place.buckets.into_iter().filter(|i| !buckets[*i as usize].contains(&place.tag));
                     let bucket = free.min_by_key(|i| buckets[*i as usize].len()).expect("the tag is in one at most");

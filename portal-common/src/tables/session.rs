@@ -30,6 +30,7 @@ impl ClientKey {
     }
 
     /// The same client in this zone.
+    #[must_use]
     #[inline(always)]
     pub const fn in_zone(self, zone: Zone) -> Self {
         let zone = u16::from_le_bytes(zone.bytes()) as u64;

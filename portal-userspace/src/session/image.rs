@@ -454,7 +454,7 @@ mod tests {
             SavedSession {
                 client: ClientKey::new(Zone::FIRST, [2, 0, a, b, c, d]),
                 started: UnixMs(1_700_000_000_000 + u64::from(i)),
-                expires: (i % 3 != 0).then_some(UnixMs(1_700_000_100_000 + u64::from(i))),
+                expires: (!i.is_multiple_of(3)).then_some(UnixMs(1_700_000_100_000 + u64::from(i))),
                 last_seen: None,
                 quota_bytes: Some(u64::from(i)),
                 quota_used: 7,

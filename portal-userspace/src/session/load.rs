@@ -110,7 +110,9 @@ impl SessionStore {
                 for (client, _) in &live {
                     self.table.remove(*client);
                 }
-                slots.iter().for_each(|slot| self.slots.give_back(*slot));
+                for slot in &slots {
+                    self.slots.give_back(*slot);
+                }
                 return Err(e.into());
             }
         }
@@ -204,14 +206,14 @@ mod tests {
         let loaded = store.load(&image(vec![whole, saved(2)]), NOW, here).unwrap();
         assert_eq!(loaded, Loaded { sessions: 2, over: 0, of_no_zone: 0 });
         let client = |last| ClientKey::new(Zone::new(2), [2, 0, 0, 0, 0, last]);
-        let entry = store.read(client(1)).unwrap().unwrap();
+        let entry = store.read(client(1)).unwrap();
         let s = |seconds: u64| seconds * 1_000_000_000;
         assert_eq!((entry.session.started_ns(), entry.session.expires_ns()), (s(3540), s(3720)));
         assert_eq!((entry.session.quota_bytes(), entry.session.idle_s()), (1000, 60));
         assert_eq!(entry.session.rate_up().to_bits_per_second(), Some(10_000_000));
         assert_eq!((entry.state.last_seen_ns, entry.state.quota_used), (s(3599), 500));
         assert_eq!((entry.state.up.bytes, entry.state.down.packets), (300, 4));
-        let other = store.read(client(2)).unwrap().unwrap();
+        let other = store.read(client(2)).unwrap();
         assert_ne!(entry.session.slot(), other.session.slot());
         assert_eq!(other.state.quota_used, 0);
         assert_eq!(store.slots.take_many(7), None, "two places are taken");

@@ -155,19 +155,19 @@ impl SessionService {
     /// The client's live session.
     pub fn show(&self, mac: Mac) -> Result<ClientView, SessionError> {
         let now = clock::now_ns();
-        let entry = self.store.read(self.key(mac))?.filter(|entry| entry.over(now).is_none());
+        let entry = self.store.read(self.key(mac)).filter(|entry| entry.over(now).is_none());
         entry.map(|entry| self.view(&entry, now)).ok_or(SessionError::NotFound(mac))
     }
 
     /// How many sessions are live. Up to a microsecond for each session: not for an async task.
     pub fn count(&self) -> Result<usize, SessionError> {
-        Ok(self.find_live()?.len())
+        Ok(self.find_live().len())
     }
 
     /// Every live session, sorted by MAC address. Up to a microsecond for each session: not for an async task.
     pub fn list(&self) -> Result<Vec<ClientView>, SessionError> {
         let now = clock::now_ns();
-        Ok(self.find_live()?.iter().map(|entry| self.view(entry, now)).collect())
+        Ok(self.find_live().iter().map(|entry| self.view(entry, now)).collect())
     }
 
     fn write(
@@ -180,7 +180,7 @@ impl SessionService {
         Ok(self.view(&entry, clock::now_ns()))
     }
 
-    fn find_live(&self) -> Result<Vec<Entry>, SessionError> {
+    fn find_live(&self) -> Vec<Entry> {
         self.store.find(|client| client.zone() == self.zone, |entry, now| entry.over(now).is_none())
     }
 

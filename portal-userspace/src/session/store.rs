@@ -110,19 +110,19 @@ impl SessionStore {
 
     /// How many sessions are live, in all zones. Up to a microsecond for each session: not for an async task.
     pub fn count(&self) -> Result<usize, SessionError> {
-        Ok(self.find(|_| true, |entry, now| entry.over(now).is_none())?.len())
+        Ok(self.find(|_| true, |entry, now| entry.over(now).is_none()).len())
     }
 
     /// Every live session, sorted by zone number and MAC address. As [`Self::count`].
     pub fn list(&self) -> Result<Vec<ClientView>, SessionError> {
         let now = clock::now_ns();
-        let live = self.find(|_| true, |entry, now| entry.over(now).is_none())?;
+        let live = self.find(|_| true, |entry, now| entry.over(now).is_none());
         Ok(live.iter().map(|entry| ClientView::new(&self.zone_name(entry.client.zone()), entry, now)).collect())
     }
 
     /// Removes sessions that are over; how many. Up to a microsecond for each session: not for an async task.
     pub fn sweep(&self) -> Result<usize, SessionError> {
-        let over = self.find(|_| true, |entry, now| entry.over(now).is_some())?;
+        let over = self.find(|_| true, |entry, now| entry.over(now).is_some());
         let mut removed = 0;
         for entry in over {
             removed += usize::from(self.end_if_over(entry.client)?);
@@ -135,7 +135,7 @@ impl SessionStore {
     pub fn end_if_over(&self, client: ClientKey) -> Result<bool, SessionError> {
         // Not for longer, so that nobody waits for a whole sweep, and nobody renews it meanwhile.
         let _writing = self.lock();
-        match self.read(client)? {
+        match self.read(client) {
             Some(entry) => match entry.over(clock::now_ns()) {
                 Some(cause) => {
                     self.end(&entry, cause)?;
@@ -163,7 +163,7 @@ impl SessionStore {
         let found = self.table.find(|client, _| zones.contains(&client.zone()));
         for (client, _) in &found {
             let _writing = self.lock();
-            if let Some(entry) = self.read(*client)? {
+            if let Some(entry) = self.read(*client) {
                 self.end(&entry, Cause::Revoked)?;
             }
         }
@@ -172,11 +172,7 @@ impl SessionStore {
     }
 
     /// The entries of these clients for which this is so at this instant, each client once, in the order of zones and MAC addresses. A walk: not for an async task.
-    pub(super) fn find(
-        &self,
-        whose: impl Fn(ClientKey) -> bool,
-        wanted: impl Fn(&Entry, u64) -> bool,
-    ) -> Result<Vec<Entry>, SessionError> {
+    pub(super) fn find(&self, whose: impl Fn(ClientKey) -> bool, wanted: impl Fn(&Entry, u64) -> bool) -> Vec<Entry> {
         let now = clock::now_ns();
         let mut found = Vec::new();
         for (client, session) in self.table.find(|client, _| whose(client)) {
@@ -188,20 +184,20 @@ impl SessionStore {
         }
         found.sort_unstable_by_key(|entry| entry.client);
         found.dedup_by_key(|entry| entry.client);
-        Ok(found)
+        found
     }
 
     /// The client's entry, over or not.
-    pub(super) fn read(&self, client: ClientKey) -> Result<Option<Entry>, SessionError> {
-        let Some(session) = self.table.get(client) else { return Ok(None) };
+    pub(super) fn read(&self, client: ClientKey) -> Option<Entry> {
+        let session = self.table.get(client)?;
         let state = self.states.read(session.slot());
-        Ok(Some(Entry { client, session, state }))
+        Some(Entry { client, session, state })
     }
 
     /// Ends the client's session, over or not; the session, if it was not.
     pub(super) fn remove(&self, client: ClientKey, cause: Cause) -> Result<Option<Entry>, SessionError> {
         let _writing = self.lock();
-        let Some(entry) = self.read(client)? else { return Ok(None) };
+        let Some(entry) = self.read(client) else { return Ok(None) };
         let over = entry.over(clock::now_ns());
         self.end(&entry, over.unwrap_or(cause))?;
         Ok(over.is_none().then_some(entry))
@@ -230,7 +226,7 @@ impl SessionStore {
     ) -> Result<Entry, SessionError> {
         let _writing = self.lock();
         let now = clock::now_ns();
-        let mut running = self.read(client)?;
+        let mut running = self.read(client);
         if let Some(entry) = &running
             && let Some(over) = entry.over(now)
         {
