@@ -187,6 +187,13 @@ pub fn portalctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
     run(command.arg("--socket").arg(socket(lab)).args(arguments), Duration::from_secs(10))
 }
 
+/// Starts portalctl on the lab's portald, for what goes on until it is stopped. What it prints is in a log of this name.
+pub fn portalctl_start(lab: &Lab, name: &str, arguments: &[&str]) -> Result<Service> {
+    let mut command = lab.gateway.service(binary("portalctl")?);
+    command.arg("--socket").arg(socket(lab)).args(arguments);
+    Service::start(&format!("portalctl {name}"), &mut command, &lab.directory().join(format!("{name}.log")))
+}
+
 /// What portalctl prints as JSON, which must succeed.
 pub fn portalctl_json(lab: &Lab, arguments: &[&str]) -> Result<Value> {
     let mut all = arguments.to_vec();

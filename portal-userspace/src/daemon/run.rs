@@ -147,9 +147,8 @@ impl Setup {
 
         let (stop, stopped) = watch::channel(false);
         let switching = Arc::clone(&manager);
-        let captures = Captures::new(CapturedClients::new(maps.captured, move |zone, on| {
-            switching.configure(zone, |config| config.with_capturing(on))
-        }));
+        let captures =
+            Captures::new(CapturedClients::new(maps.captured, move |zone, on| switching.set_capturing(zone, on)));
         let lost = Arc::new(LostReader::new(maps.lost));
         let mut tasks = JoinSet::new();
         tasks.spawn(told(kernel::tell_events(maps.events, Arc::clone(&store), events.clone()), stopped.clone()));

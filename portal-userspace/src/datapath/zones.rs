@@ -6,9 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use network_types::ip::IpProto;
-use portal_common::tables::{Address, Attachment, GateConfig, Service, ServiceKey, Zone};
+use portal_common::{
+    decide::ANY_VLAN,
+    tables::{Address, Attachment, GateConfig, Service, ServiceKey, Zone},
+};
 
 use super::pins::MAX_SERVICES;
 
@@ -91,7 +94,7 @@ impl ZoneTables {
         self.zones
             .insert(attachment, u32::from(zone.number()), 0)
             .context("cannot tell the gate which frames belong to a zone")?;
-        self.detach_where(|place, number| number == *zone && place != *attachment)
+        self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()))
     }
 
     /// Changes what applies to a zone.
@@ -109,6 +112,24 @@ impl ZoneTables {
         self.detach_where(|_, number| number == zone)?;
         self.configure(zone, GateConfig::UNFILLED)?;
         self.fill_services(zone, &Map::new())
+    }
+
+    /// Whatever has no zone of its own on this interface belongs to this one, which is in shadow mode, until that is removed; without one it is dropped.
+    pub fn set_rest(&mut self, ifindex: u32, zone: Option<Zone>) -> Result<()> {
+        match zone {
+            Some(zone) => self.zones.insert(rest_of(ifindex), u32::from(zone.number()), 0),
+            None => self.zones.remove(&rest_of(ifindex)).or_else(super::absent),
+        }
+        .context("cannot tell the gate what becomes of frames that belong to no zone")
+    }
+
+    /// Which zone has what has no zone of its own on this interface.
+    pub fn rest(&self, ifindex: u32) -> Result<Option<Zone>> {
+        match self.zones.get(&rest_of(ifindex), 0) {
+            Ok(number) => Ok(u16::try_from(number).ok().map(Zone::new)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(e) => Err(e).context("cannot read what becomes of frames that belong to no zone"),
+        }
     }
 
     /// Lets no frames in by the attachments for which this is so.
@@ -152,6 +173,11 @@ impl ZoneTables {
             .try_for_each(|key| self.services.remove(key).or_else(super::absent))
             .context("cannot remove a destination that is no longer permitted")
     }
+}
+
+/// Where whatever has no zone of its own arrives at this interface.
+pub fn rest_of(ifindex: u32) -> Attachment {
+    Attachment::new(ifindex, ANY_VLAN, ANY_VLAN)
 }
 
 fn partition<T: Eq + std::hash::Hash>(all: Vec<T>, own: impl Fn(&T) -> bool) -> (HashSet<T>, Vec<T>) {
@@ -201,6 +227,29 @@ mod tests {
             assert_eq!(services(&tables), wanted, "{sentence}");
         }
         assert!(tables.fill(&policy(2, 3, 2043, 0)).is_err(), "one too many");
+    }
+
+    #[test]
+    fn what_has_no_zone_of_its_own_belongs_to_one_or_to_none() {
+        let mut tables = ZoneTables::create().unwrap();
+        tables.fill(&policy(1, 1, 1, 1)).unwrap();
+        let rest = |tables: &ZoneTables| tables.rest(7).unwrap().map(Zone::number);
+        tables.set_rest(7, None).expect("what is not there need not be removed");
+        assert_eq!(rest(&tables), None);
+        for zone in [1, 2] {
+            tables.set_rest(7, Some(Zone::new(zone))).unwrap();
+            assert_eq!(rest(&tables), Some(zone));
+        }
+        tables.set_rest(8, None).unwrap();
+        tables.fill(&policy(2, 2, 1, 1)).unwrap();
+        assert_eq!(rest(&tables), Some(2), "another interface, and the zone filled again");
+        tables.remove(Zone::new(1)).unwrap();
+        assert_eq!(rest(&tables), Some(2), "another zone removed");
+        tables.remove(Zone::new(2)).unwrap();
+        assert_eq!(rest(&tables), None, "nothing belongs to a zone that is gone");
+        tables.set_rest(7, Some(Zone::new(3))).unwrap();
+        tables.set_rest(7, None).unwrap();
+        assert_eq!(rest(&tables), None);
     }
 
     #[test]

@@ -56,7 +56,7 @@ struct Kept {
     share: f64,
 }
 
-/// From no flood to the heaviest, for ours and the rivals.
+/// From no flood to the heaviest, for ours and the rivals by turns.
 pub fn run(effort: &Effort) -> Result<Findings> {
     let cpus = std::thread::available_parallelism()?.get();
     ensure!(cpus > GATEWAY, "needs two CPUs: one for the generator, one for the gateway");
@@ -65,101 +65,131 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         Effort { quick: true, .. } => 6_000_000,
         Effort { .. } => 20_000_000,
     };
+    let mut injector = Injector::load(1)?;
+    let own = Yard::new(&mut injector)?;
+    let mut gate = LoadedGate::new(own.ifindex, CLIENTS.clients, Limits::None)?;
+    let program = gate.gate.program()?;
+    own.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
+    prepare(&own, &mut injector)?;
+    let rivals = RIVALS.map(|rival| {
+        let yard = Yard::new(&mut injector)?;
+        (rival.set_up)(&yard, &mut injector, CLIENTS.clients)?;
+        let empty: &mut Xdp = injector.program("empty")?;
+        // A veth takes what XDP sends only if it has a program itself.
+        yard.gateway().enter(|| Ok(empty.attach("guest0", XdpMode::Driver)?))?;
+        prepare(&yard, &mut injector)?;
+        Ok(yard)
+    });
+    let yards: Vec<&Yard> = std::iter::once(&own).chain(rivals.iter().filter_map(|yard| yard.as_ref().ok())).collect();
+    let mut kept = vec![Vec::new(); yards.len()];
+    for withheld in WITHHELD {
+        for (yard, kept) in yards.iter().zip(&mut kept) {
+            kept.push(flood(yard, &mut injector, withheld, frames)?);
+        }
+    }
     // On a machine that does something else meanwhile, no figure means anything.
     let least = if effort.check { 0.0 } else { 0.95 };
-    let mut injector = Injector::load(1)?;
-    let ours = {
-        let yard = Yard::new(&mut injector)?;
-        let mut gate = LoadedGate::new(yard.ifindex, CLIENTS.clients, Limits::None)?;
-        let program = gate.gate.program()?;
-        yard.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
-        floods(&yard, &mut injector, frames, least)?
-    };
-    let mut findings = Findings::default();
+    kept.iter_mut().try_for_each(|kept| against_calm(kept, least))?;
+    Ok(findings(&kept, rivals))
+}
+
+fn findings(kept: &[Vec<Kept>], rivals: [Result<Yard>; RIVALS.len()]) -> Findings {
+    const HEAVIEST: usize = WITHHELD.len() - 1;
+    let mut kept = kept.iter();
+    let ours = kept.next().map_or(&[][..], Vec::as_slice);
     let mut plot = Plot::new(
         "flood",
         "Clients' packets that are forwarded while strangers flood",
         "strangers' packets, millions per second",
         "percent of the clients' packets",
     )
-    .line("Portal", line(&ours));
-    let heaviest = ours[WITHHELD.len() - 1];
-    for rival in RIVALS {
-        let theirs = Yard::new(&mut injector).and_then(|yard| {
-            (rival.set_up)(&yard, &mut injector, CLIENTS.clients)?;
-            let empty: &mut Xdp = injector.program("empty")?;
-            // A veth takes what XDP sends only if it has a program itself.
-            yard.gateway().enter(|| Ok(empty.attach("guest0", XdpMode::Driver)?))?;
-            floods(&yard, &mut injector, frames, least)
-        });
+    .line("Portal", line(ours));
+    let heaviest = ours.get(HEAVIEST).copied().unwrap_or_default();
+    let mut rows = Vec::new();
+    for (rival, yard) in RIVALS.iter().zip(rivals) {
         let metric = format!("clients' packets kept in a flood of {} million a second", figure(heaviest.flood));
         let row = Row::new(metric, "%", heaviest.share * 100.0);
-        findings.rows.push(match theirs {
-            Ok(theirs) => {
-                plot = plot.line(rival.name, line(&theirs));
-                row.against(rival.name, theirs[WITHHELD.len() - 1].share * 100.0, Better::Higher)
+        let row = match (yard, kept.next()) {
+            (Ok(_), Some(theirs)) => {
+                plot = plot.line(rival.name, line(theirs));
+                row.against(rival.name, theirs[HEAVIEST].share * 100.0, Better::Higher)
             }
-            Err(why) => row.without(rival.name, format!("{why:#}")),
-        });
+            (Err(why), _) => row.without(rival.name, format!("{why:#}")),
+            (Ok(_), None) => row,
+        };
+        rows.push(row.bar(&Bar::AtLeast(90.0)));
     }
-    for row in &mut findings.rows {
-        *row = row.clone().bar(&Bar::AtLeast(90.0));
-    }
-    findings.plots.push(plot);
-    Ok(findings)
+    Findings { rows, plots: vec![plot] }
 }
 
 fn line(kept: &[Kept]) -> Vec<(f64, f64)> {
     kept.iter().map(|kept| (kept.flood, kept.share * 100.0)).collect()
 }
 
-/// Every flood, on one gateway.
-fn floods(yard: &Yard, injector: &mut Injector, frames: u32, least: f64) -> Result<Vec<Kept>> {
+/// Has the gateway polled on its own CPU, and each client known to it; demands that it keeps strangers out.
+fn prepare(yard: &Yard, injector: &mut Injector) -> Result<()> {
+    const STRANGERS_ALONE: u32 = 65_536;
+    /// The ring holds them all, so that none is lost.
+    const AT_ONCE: u32 = 64;
     poll_on(yard, GATEWAY)?;
+    for _ in 0..CLIENTS.clients.div_ceil(AT_ONCE) {
+        let mix = Mix::default();
+        let (clients, sunk, _) = send(yard, injector, mix, Pattern::Sequential, AT_ONCE)?;
+        ensure!(sunk == clients, "of {clients} clients' packets {sunk} left the gateway");
+    }
+    let mix = Mix { share: STRANGERS_ALONE, withheld: 0 };
+    let (_, sunk, _) = send(yard, injector, mix, Pattern::Uniform, AT_ONCE)?;
+    ensure!(sunk == 0, "{sunk} of {AT_ONCE} strangers' packets left the gateway");
+    Ok(())
+}
+
+/// One flood, on one gateway. The share is that of all that was sent.
+fn flood(yard: &Yard, injector: &mut Injector, withheld: u32, frames: u32) -> Result<Kept> {
+    let before = injector.done()?;
+    let mix = Mix { share: 65_536 - CLIENTS_SHARE, withheld };
+    let (clients, sunk, seconds) = send(yard, injector, mix, Pattern::Uniform, frames)?;
+    let done = injector.done()?;
+    let strangers = (done.others - before.others) - (done.withheld - before.withheld);
+    ensure!(sunk <= clients, "{sunk} packets left the gateway, where clients sent {clients}: strangers got through");
+    Ok(Kept {
+        flood: strangers as f64 / seconds / 1e6,
+        offered: clients as f64 / seconds,
+        share: sunk as f64 / clients as f64,
+    })
+}
+
+/// Sends so many frames; those that clients sent, those that left the gateway, and the seconds that sending took.
+fn send(yard: &Yard, injector: &mut Injector, mix: Mix, pattern: Pattern, frames: u32) -> Result<(u64, u64, f64)> {
+    /// What is in the ring still comes.
+    const SETTLE: Duration = Duration::from_millis(20);
     let frame = frames::segment(Version::V4, FIRST_CLIENT);
     let eth0 = yard.index_of_guest()?;
     yard.guest().enter(|| injector.aim_out(eth0))?;
-    let mut send = |share, withheld, pattern, frames: u32| -> Result<Kept> {
-        let mix = Mix { share, withheld };
-        injector.send_mixed(&frame, Version::V4, [CLIENTS, STRANGERS], mix, pattern, plan::REDIRECT)?;
-        let (before, sunk) = (injector.done()?, injector.counts()?.sunk);
-        let cost = yard.guest().enter(|| {
-            kernel::on_cpu(GENERATOR)?;
-            injector.live(eth0, frames)
-        })?;
-        // What is in the ring still comes.
-        std::thread::sleep(Duration::from_millis(50));
-        let (done, sunk) = (injector.done()?, injector.counts()?.sunk - sunk);
-        let seconds = cost * f64::from(frames) / 1e9;
-        let others = (done.others - before.others) - (done.withheld - before.withheld);
-        let clients = (done.made - before.made) - (done.others - before.others);
-        ensure!(
-            sunk <= clients,
-            "{sunk} packets left the gateway, where clients sent {clients}: strangers got through"
-        );
-        Ok(Kept {
-            flood: others as f64 / seconds / 1e6,
-            offered: clients as f64 / seconds,
-            share: sunk as f64 / clients as f64,
-        })
-    };
-    // Each client's first packet binds its address.
-    for _ in 0..100 {
-        send(0, 0, Pattern::Sequential, 64)?;
-    }
-    let mut all = Vec::new();
-    for withheld in WITHHELD {
-        all.push(send(65_536 - CLIENTS_SHARE, withheld, Pattern::Uniform, frames)?);
-    }
-    let calm: Kept = all[0];
+    injector.send_mixed(&frame, Version::V4, [CLIENTS, STRANGERS], mix, pattern, plan::REDIRECT)?;
+    let (before, sunk) = (injector.done()?, injector.counts()?.sunk);
+    let cost = yard.guest().enter(|| {
+        kernel::on_cpu(GENERATOR)?;
+        injector.live(eth0, frames)
+    })?;
+    std::thread::sleep(SETTLE);
+    let (done, sunk) = (injector.done()?, injector.counts()?.sunk - sunk);
+    let clients = (done.made - before.made) - (done.others - before.others);
+    Ok((clients, sunk, cost * f64::from(frames) / 1e9))
+}
+
+/// Makes of each share the part of what leaves the gateway without a flood: what is lost then is not the flood's doing.
+fn against_calm(kept: &mut [Kept], least: f64) -> Result<()> {
+    let Some(calm) = kept.first().copied() else { return Ok(()) };
     ensure!(
         calm.share > least,
         "without a flood only {:.1} % of {:.0} packets a second are forwarded: the gateway's CPU is not free",
         calm.share * 100.0,
         calm.offered
     );
-    // What is lost without a flood is not the flood's doing.
-    Ok(all.into_iter().map(|kept| Kept { share: kept.share / calm.share, ..kept }).collect())
+    for one in kept {
+        one.share /= calm.share;
+    }
+    Ok(())
 }
 
 /// Has a CPU poll the gateway's guest interface, where the sender's would.

@@ -1,6 +1,7 @@
 //! The real clients that ask for pages.
 
 pub mod browser;
+pub mod dns;
 pub mod flood;
 pub mod http;
 pub mod iodine;

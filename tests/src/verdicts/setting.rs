@@ -66,6 +66,8 @@ pub const SITE_V4: [u8; 4] = [198, 51, 100, 80];
 pub const CLIENT_V6: [u8; 16] = in_guests(0x50);
 /// As [`GUEST_V4`].
 pub const GUEST_V6: [u8; 16] = in_guests(0x51);
+/// [`FAST`]'s.
+pub const FAST_V6: [u8; 16] = in_guests(0x54);
 /// As [`OWNED_V4`].
 pub const OWNED_V6: [u8; 16] = in_guests(0x57);
 /// As [`GATEWAY_V4`].

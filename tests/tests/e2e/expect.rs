@@ -14,7 +14,7 @@ use portal_lab::{
     addresses::SITES,
     clients::http::{self, Family},
     lab::SITE_PAGE,
-    portald::portalctl,
+    portald::{portalctl, portalctl_json},
     process::sh,
 };
 use serde_json::Value;
@@ -55,6 +55,16 @@ pub(crate) fn nothing_gets_through(client: &Namespace) -> Result<()> {
 pub(crate) fn done(lab: &Lab, arguments: &[&str]) -> Result<()> {
     portalctl(lab, arguments)?.success().with_context(|| format!("portalctl {}", arguments.join(" ")))?;
     Ok(())
+}
+
+/// How often this reason was given in the zone of this name (None: to frames of no zone), or in shadow mode would have been.
+pub(crate) fn counted(lab: &Lab, zone: Option<&str>, shadow: bool, reason: &str) -> Result<u64> {
+    let drops = portalctl_json(lab, &["drops", "--all"])?;
+    let zones = drops["zones"].as_array().with_context(|| format!("no zones: {drops}"))?;
+    let row = zones.iter().find(|row| row["zone"].as_str() == zone && row["shadow"] == shadow);
+    let reasons = row.and_then(|row| row["reasons"].as_array()).with_context(|| format!("no such row: {drops}"))?;
+    let count = reasons.iter().find(|row| row["name"] == reason).and_then(|row| row["packets"].as_u64());
+    count.with_context(|| format!("no {reason}: {drops}"))
 }
 
 /// A connection to the web server's port 80, for each IP version.

@@ -2,6 +2,8 @@
 
 mod accounting;
 mod alert;
+mod ask;
+mod attach;
 mod bad_input;
 mod changed_interface;
 mod clients;
@@ -12,6 +14,7 @@ mod deleted_interface;
 mod demo;
 mod expect;
 mod flood;
+mod garden;
 mod half_close;
 mod idle;
 mod leaks;

@@ -1,19 +1,22 @@
 //! Two guest networks on one daemon, each with its own policy; and shadow mode.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use etherparse::PacketBuilder;
 use portal_lab::{
     Lab, Namespace, Portald, Settings,
     addresses::{
-        GUEST_MAC, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4, SECOND_GATEWAY_V6, SECOND_INTERFACE, VISITOR_MAC,
+        GATEWAY_MAC, GUEST_INTERFACE, GUEST_MAC, GUEST_V4, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4,
+        SECOND_GATEWAY_V6, SECOND_INTERFACE, SITE_V4, VISITOR_MAC, mac,
     },
     clients::http::{self, Family},
     portald::{config_text, portalctl_json},
+    wire::Wire,
 };
 
 use crate::{
-    expect::{a_guest, a_stranger, done},
+    expect::{REQUEST, a_guest, a_stranger, counted, done},
     turn::lab,
 };
 
@@ -82,26 +85,118 @@ fn two_networks_have_their_own_policy_portal_and_sessions() -> Result<()> {
     a_guest(&visitor)
 }
 
+/// Whether a guest's frame under these tags comes out behind the gate. Its EtherType is one that nobody answers (IEEE 802, local experimental
+/// EtherType 1).
+fn passes_under(lab: &Lab, tags: &[u8]) -> Result<bool> {
+    let guest = lab.guest.enter(|| Ok(Wire::open_for_sending("eth0", 64 << 10)?))?;
+    let gateway = lab.gateway.enter(|| Ok(Wire::open(GUEST_INTERFACE)?))?;
+    let frame = |tags: &[u8], end: u8| {
+        [&mac(GATEWAY_MAC)[..], &mac(GUEST_MAC), tags, &[0x88, 0xb5], &[0x5a; 49], &[end]].concat()
+    };
+    // Behind it goes one that always gets there: then it is seen or it never will be.
+    let (asked, last) = (frame(tags, 1), [&mac(GATEWAY_MAC)[..], &mac(GUEST_MAC), &[0x88, 0x8e], &[0; 50]].concat());
+    guest.send(&asked)?;
+    guest.send(&last)?;
+    let (until, mut passed) = (Instant::now() + Duration::from_secs(5), false);
+    while let Some(seen) = gateway.next(until)? {
+        passed |= seen.frame == asked;
+        if seen.frame == last {
+            return Ok(passed);
+        }
+    }
+    bail!("not even EAPOL came through")
+}
+
 #[test]
 fn in_shadow_mode_everything_passes_and_is_counted() -> Result<()> {
+    // VLANs that no zone has: one tag, two, and one too many.
+    const UNKNOWN: [&[u8]; 3] =
+        [&[0x81, 0, 0x20, 5], &[0x88, 0xa8, 0, 7, 0x81, 0, 0, 9], &[0x81, 0, 0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3]];
     let lab = lab()?;
     let config = config_text(&lab, &Settings::default());
     let mut portald = Portald::start_with(&lab, &config.replace("[portal]\n", "shadow = true\n\n[portal]\n"), &[])?;
     a_guest(&lab.guest)?;
-    let drops = portalctl_json(&lab, &["drops", "--all"])?;
-    let zones = drops["zones"].as_array().with_context(|| format!("no zones: {drops}"))?;
-    let shadow = zones.iter().find(|zone| zone["shadow"] == true).with_context(|| format!("no shadow: {drops}"))?;
-    let count = |name: &str| {
-        let rows = shadow["reasons"].as_array().map(Vec::as_slice).unwrap_or_default();
-        rows.iter().find(|row| row["name"] == name).and_then(|row| row["packets"].as_u64()).unwrap_or_default()
-    };
     // A SYN of each IP version would have been answered.
-    ensure!(count("http_handshake") >= 2, "{shadow}");
+    ensure!(counted(&lab, Some("guest"), true, "http_handshake")? >= 2);
+    for tags in UNKNOWN {
+        ensure!(passes_under(&lab, tags)?, "{tags:02x?}: dropped");
+    }
+    assert_eq!(counted(&lab, Some("guest"), true, "no_zone")?, 2);
+    assert_eq!(counted(&lab, Some("guest"), true, "vlan_tags")?, 1);
+    assert_eq!(counted(&lab, None, false, "no_zone")?, 0);
     assert!(portald.stop(Duration::from_secs(5))?.success());
+    // As it was, without portald.
+    ensure!(passes_under(&lab, UNKNOWN[0])?);
 
     // Switched on, and off again.
     let _portald = Portald::start_with(&lab, &config, &[])?;
     a_stranger(&lab.guest)?;
+    for tags in UNKNOWN {
+        ensure!(!passes_under(&lab, tags)?, "{tags:02x?}: passed");
+    }
+    assert_eq!(counted(&lab, None, false, "no_zone")?, 2);
     done(&lab, &["allow", GUEST_MAC])?;
     a_guest(&lab.guest)
+}
+
+/// The first frame from the gate that holds these bytes, with its tags and all.
+fn answer(wire: &Wire, what: &[u8]) -> Result<Vec<u8>> {
+    let until = Instant::now() + Duration::from_secs(5);
+    while let Some(seen) = wire.next(until)? {
+        if !seen.sent && seen.frame.windows(what.len()).any(|bytes| bytes == what) {
+            return Ok(seen.frame);
+        }
+    }
+    bail!("no answer with {what:02x?}")
+}
+
+#[test]
+fn networks_in_vlans_are_answered_under_their_tags_with_their_own_portal() -> Result<()> {
+    let mut lab = lab()?;
+    lab.add_second_network()?;
+    // Of the gateways' interfaces only the addresses matter here.
+    let zone = |name: &str, vlan: &str, gateway: &str| {
+        format!(
+            "[[zone]]\nname = \"{name}\"\ninterface = \"{GUEST_INTERFACE}\"\nvlan = {vlan}\ngateway = \"{gateway}\"\n"
+        )
+    };
+    let zones = zone("one", "10", "wan0") + &zone("two", "\"100.10\"", SECOND_INTERFACE);
+    let _portald = Portald::start_with(&lab, &format!("{}\n{zones}", config_text(&lab, &Settings::default())), &[])?;
+    let list = portalctl_json(&lab, &["zones", "list"])?;
+    let wire = lab.guest.enter(|| Ok(Wire::open("eth0")?))?;
+    for (port, (name, tags)) in
+        (40_001..).zip([("guest", &[][..]), ("one", &[0x81, 0, 0, 10]), ("two", &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 10])])
+    {
+        let zones = list["zones"].as_array().context("no zones")?;
+        let zone = zones.iter().find(|zone| zone["name"] == name).with_context(|| format!("no {name}: {list}"))?;
+        let [gateway_mac, url] = ["gateway_mac", "url_v4"].map(|field| zone[field].as_str().unwrap_or_default());
+        let tcp = |sequence| {
+            let packet = PacketBuilder::ethernet2(mac(GUEST_MAC), mac(gateway_mac));
+            packet.ipv4(GUEST_V4.octets(), SITE_V4.octets(), 64).tcp(port, 80, sequence, 65_535)
+        };
+        let tagged = |mut frame: Vec<u8>| {
+            frame.splice(12..12, tags.iter().copied());
+            frame
+        };
+        // To the guest, under the same tags, from the site's port 80 to the port that it sent from.
+        let [to, from] = [GUEST_MAC, gateway_mac].map(mac);
+        let ports = [80_u16, port].map(u16::to_be_bytes).concat();
+        let expected = [&to[..], &from, tags, &[8, 0]].concat();
+
+        let (mut syn, mut request) = (Vec::new(), Vec::new());
+        tcp(1_000).syn().write(&mut syn, &[]).context("a Vec takes all")?;
+        wire.send(&tagged(syn))?;
+        let seen = answer(&wire, &ports)?;
+        ensure!(seen.starts_with(&expected), "{name}: {seen:02x?}");
+        let at = expected.len() + 20 + 4;
+        let cookie = u32::from_be_bytes(seen[at..at + 4].try_into()?);
+        tcp(1_001).psh().ack(cookie.wrapping_add(1)).write(&mut request, REQUEST).context("a Vec takes all")?;
+        wire.send(&tagged(request))?;
+        let seen = answer(&wire, b"HTTP/1.1 511 ")?;
+        ensure!(seen.starts_with(&expected), "{name}: {seen:02x?}");
+        let text = String::from_utf8_lossy(&seen);
+        ensure!(!url.is_empty() && text.contains(url), "{name}: no {url} in {text}");
+        assert_eq!(counted(&lab, Some(name), false, "http_request")?, 1);
+    }
+    Ok(())
 }

@@ -43,7 +43,7 @@ pub(super) fn boot(
     let mut command = emulator()?;
     command
         // In software even where the processor could help: so it is the same everywhere.
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024"])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .arg("-serial")
         .arg(format!("file:{}", log.display()))

@@ -10,12 +10,13 @@ mod setup;
 mod view;
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use anyhow::{Context as _, Result};
-use portal_common::tables::{GateConfig, Zone};
+use portal_common::tables::Zone;
 use tracing::{info, warn};
 
 use self::port::{Common, Port};
@@ -26,7 +27,7 @@ use crate::{
         gate::Gate,
         names::ZoneNames,
         pins::Pins,
-        zones::{ZonePolicy, ZoneTables},
+        zones::{ZonePolicy, ZoneTables, rest_of},
     },
     net::{Interface, XdpMode},
     responder::{SharedKeys, SharedSockets, Snapshot},
@@ -107,6 +108,8 @@ pub struct ZoneManager {
     pins: Pins,
     program_id: u32,
     running: RwLock<Vec<Arc<RunningZone>>>,
+    /// Of which networks clients are captured. Changed before the gate is told, and read while the gate's tables are held.
+    captured: Mutex<BTreeSet<Zone>>,
     /// Held over every change.
     ports: tokio::sync::Mutex<Ports>,
 }
@@ -114,6 +117,17 @@ pub struct ZoneManager {
 struct Ports {
     open: Vec<Port>,
     names: ZoneNames,
+}
+
+/// When networks are admitted.
+enum Start {
+    /// With the daemon: whatever else the tables hold is of no network any more.
+    Daemon,
+    /// At run time, beside others.
+    Later {
+        /// The configuration's other networks that are not guarded.
+        unguarded: Vec<config::ZoneConfig>,
+    },
 }
 
 /// What a manager works with.
@@ -147,6 +161,7 @@ impl ZoneManager {
             pins,
             program_id,
             running: RwLock::default(),
+            captured: Mutex::default(),
             ports: tokio::sync::Mutex::new(Ports { open: Vec::new(), names }),
         })
     }
@@ -181,13 +196,19 @@ impl ZoneManager {
         &self.garden
     }
 
-    /// Changes what the gate is told of a network: whether it is captured from, and the like. It is so until the network is attached
-    /// again.
-    pub fn configure(&self, zone: Zone, change: impl FnOnce(GateConfig) -> GateConfig) -> Result<()> {
+    /// Whether frames of a network's clients are captured. It stays so when the network is attached again.
+    pub fn set_capturing(&self, zone: Zone, on: bool) -> Result<()> {
+        {
+            let mut captured = self.captured();
+            if on {
+                captured.insert(zone)
+            } else {
+                captured.remove(&zone)
+            };
+        }
         let mut tables = self.tables();
         let config = tables.config(zone)?;
-        anyhow::ensure!(config.is_ready(), "zone number {} is not guarded", zone.number());
-        tables.configure(zone, change(config))
+        if config.is_ready() { tables.configure(zone, config.with_capturing(on)) } else { Ok(()) }
     }
 
     /// The networks that are guarded, then those of the configuration file that are not. Where the file can't be read it is only the former.
@@ -217,7 +238,8 @@ impl ZoneManager {
             return Err(ZoneError::Unknown { name: name.to_owned(), known });
         };
         let bound = self.prepare(&config, zones.swap_remove(found), &ports).await.map_err(ZoneError::Refused)?;
-        self.admit(&mut ports, vec![bound], false).map_err(ZoneError::Refused)?;
+        zones.retain(|zone| self.zone(zone.guest.name.as_str()).is_none());
+        self.admit(&mut ports, vec![bound], &Start::Later { unguarded: zones }).map_err(ZoneError::Refused)?;
         let zone = self.zone(name).ok_or_else(|| ZoneError::Detached(name.to_owned()))?;
         info!(zone = name, interface = zone.setup.port.name, "the network is guarded");
         let port = ports.open.iter().find(|port| port.interface.index == zone.setup.port.index);
@@ -258,13 +280,17 @@ impl ZoneManager {
         setup.bind(false).await
     }
 
-    /// Guards these networks beside those that are. `first`: the daemon starts, and whatever else the tables hold is of no network any more.
+    /// Guards these networks as the daemon starts.
     pub(super) fn guard(&self, zones: Vec<BoundZone>) -> Result<()> {
         let mut ports = self.ports.try_lock().context("the networks are being changed already")?;
-        self.admit(&mut ports, zones, true)
+        self.admit(&mut ports, zones, &Start::Daemon)
     }
 
-    fn admit(&self, ports: &mut Ports, zones: Vec<BoundZone>, first: bool) -> Result<()> {
+    fn admit(&self, ports: &mut Ports, zones: Vec<BoundZone>, start: &Start) -> Result<()> {
+        let (first, unguarded) = match start {
+            Start::Daemon => (true, &[][..]),
+            Start::Later { unguarded } => (false, &unguarded[..]),
+        };
         let before = self.running();
         let new: Vec<&ZoneSetup> = zones.iter().map(|bound| &bound.setup).collect();
         let wanted: Vec<&str> = before.iter().map(|z| z.name()).chain(new.iter().map(|z| z.name())).collect();
@@ -286,8 +312,14 @@ impl ZoneManager {
         // Then what nobody is to find again.
         let retired = numbering.retired.iter().copied().filter(|zone| first || numbers.contains(zone));
         self.retire(&retired.collect::<Vec<_>>(), &mut ports.names)?;
-        let attachments: Vec<_> = all.iter().map(|zone| zone.attachment()).collect();
+        let guarded: Vec<_> = all.iter().copied().zip(numbering.zones.iter().copied()).collect();
+        let interfaces: BTreeSet<u32> = new.iter().map(|zone| zone.port.index).collect();
+        let rest: Vec<_> = interfaces.iter().map(|index| (*index, rest(*index, &guarded, unguarded))).collect();
+        let rest_before = interfaces.iter().map(|index| Ok((*index, self.tables().rest(*index)?)));
+        let rest_before = rest_before.collect::<Result<Vec<_>>>()?;
         if first {
+            let shadowed = rest.iter().filter(|(_, zone)| zone.is_some()).map(|(index, _)| rest_of(*index));
+            let attachments: Vec<_> = all.iter().map(|zone| zone.attachment()).chain(shadowed).collect();
             self.tables().detach_where(|place, _| !attachments.contains(&place))?;
         }
 
@@ -300,20 +332,22 @@ impl ZoneManager {
             self.garden.set_zone(*number, &setup.effective)?;
             let policy = zone_policy(setup, *number, base);
             let config = self.garden.told(*number, policy.config);
-            self.tables().fill(&ZonePolicy { config, ..policy })
+            let mut tables = self.tables();
+            let config = config.with_capturing(self.captured().contains(number));
+            tables.fill(&ZonePolicy { config, ..policy })
         });
         let done = done.and_then(|()| if first { self.garden.adopt() } else { Ok(()) });
+        let done = done.and_then(|()| self.set_rest(&rest));
         let done = done.and_then(|()| self.attach_gates(&opened));
         if let Err(e) = done {
             if !first {
                 // What was guarded before goes on, and nothing else.
-                for number in numbers {
-                    if let Err(e) = self.tables().remove(*number).and_then(|()| self.garden.remove_zone(*number)) {
-                        warn!(
-                            error = format!("{e:#}"),
-                            "a network that could not be guarded stays in the gate's tables"
-                        );
-                    }
+                let removed = numbers.iter().try_for_each(|number| {
+                    self.tables().remove(*number)?;
+                    self.garden.remove_zone(*number)
+                });
+                for e in [removed, self.set_rest(&rest_before)].into_iter().filter_map(Result::err) {
+                    warn!(error = format!("{e:#}"), "a network that could not be guarded stays in the gate's tables");
                 }
             }
             return Err(e);
@@ -334,6 +368,11 @@ impl ZoneManager {
             self.running.write().unwrap_or_else(PoisonError::into_inner).push(zone);
         }
         Ok(())
+    }
+
+    /// To which network, if any, belongs what has none of its own on these interfaces.
+    fn set_rest(&self, rest: &[(u32, Option<Zone>)]) -> Result<()> {
+        rest.iter().try_for_each(|(index, zone)| self.tables().set_rest(*index, *zone))
     }
 
     /// Puts the gate on these interfaces, or on none that had none before.
@@ -387,6 +426,7 @@ impl ZoneManager {
         let zone = self.zone(name).ok_or_else(|| ZoneError::Detached(name.to_owned()))?;
         let port = &zone.setup.port;
         let rest: Vec<_> = self.running().into_iter().filter(|other| other.name() != name).collect();
+        let heir = rest.iter().find(|other| other.setup.port.index == port.index).map(|other| other.number);
         let beside: Vec<&ZoneSetup> =
             rest.iter().map(|z| &z.setup).filter(|setup| setup.port.index == port.index).collect();
         if beside.is_empty() {
@@ -395,6 +435,9 @@ impl ZoneManager {
             }
             Gate::detach(&self.pins, port.index, &port.name).map_err(ZoneError::Refused)?;
         }
+        // What has no zone stays open only where it was: a network that was enforced is dropped from now on, whatever is beside it.
+        let was_open = self.tables().rest(port.index).map_err(ZoneError::Refused)?.is_some();
+        self.set_rest(&[(port.index, heir.filter(|_| was_open))]).map_err(ZoneError::Refused)?;
         self.tables().remove(zone.number).map_err(ZoneError::Refused)?;
         self.garden.remove_zone(zone.number).map_err(ZoneError::Refused)?;
         if beside.is_empty() {
@@ -453,15 +496,30 @@ impl ZoneManager {
         self.ports.lock().await.open.iter().map(|port| (port.interface.name.clone(), port.mode)).collect()
     }
 
+    fn captured(&self) -> MutexGuard<'_, BTreeSet<Zone>> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tables(&self) -> MutexGuard<'_, ZoneTables> {
         // What it guards is in the kernel.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// To which of these networks belongs what has none of its own on an interface: to the first, where all are in shadow mode, which is to change nothing.
+/// What is not guarded now, and would not be in shadow mode, stays closed.
+fn rest(index: u32, guarded: &[(&ZoneSetup, Zone)], unguarded: &[config::ZoneConfig]) -> Option<Zone> {
+    let here = || guarded.iter().filter(|(zone, _)| zone.port.index == index);
+    let (first, number) = here().next()?;
+    let beside = unguarded.iter().filter(|zone| zone.guest.interface.as_str() == first.port.name);
+    let in_shadow = |guest: &config::Guest| guest.shadow;
+    let all = here().all(|(zone, _)| in_shadow(&zone.written.guest)) && beside.map(|zone| &zone.guest).all(in_shadow);
+    all.then_some(*number)
+}
+
 /// The gateway's addresses, on the guest networks and elsewhere.
 fn own_addresses(zones: &[&ZoneSetup]) -> Vec<std::net::IpAddr> {
-    let all: std::collections::BTreeSet<_> = zones.iter().flat_map(|zone| &zone.local).copied().collect();
+    let all: BTreeSet<_> = zones.iter().flat_map(|zone| &zone.local).copied().collect();
     all.into_iter().collect()
 }
 

@@ -32,7 +32,9 @@ const CONFIG: &str = "[guest]\ninterface = \"one\"\n[limits]\nclients = 16\n[[ga
                       [[zone]]\nname = \"two\"\ninterface = \"two\"\n[zone.portal]\nsession = \"1h\"\n";
 
 fn interfaces_of_the_test() {
-    for (name, address) in [("one", "192.0.2.1/24"), ("two", "198.51.100.1/24"), ("net10", "203.0.113.1/24")] {
+    for (name, address) in
+        [("one", "192.0.2.1/24"), ("two", "198.51.100.1/24"), ("net10", "203.0.113.1/24"), ("net11", "10.11.0.1/24")]
+    {
         ip(&format!("link add {name} type veth peer name {name}p"));
         ip(&format!("link set {name}p up"));
         ip(&format!("address add {address} dev {name}"));
@@ -40,6 +42,67 @@ fn interfaces_of_the_test() {
         let untagged = Command::new("ethtool").args(["-K", name, "rxvlan", "off"]).output().unwrap();
         assert!(untagged.status.success());
     }
+}
+
+#[test]
+fn in_shadow_mode_what_has_no_zone_passes_and_what_was_enforced_never_does() {
+    in_namespace(|| async {
+        interfaces_of_the_test();
+        let bpf = BpfFs::mount();
+        let directory = tempfile::tempdir().unwrap();
+        let config_path = directory.path().join("portal.toml");
+        let shadow = |names: &[&str]| {
+            let section = |name: &str, rest: &str| {
+                let head = if name == "guest" { "[guest]" } else { "[[zone]]" };
+                let shadow = if names.contains(&name) { "shadow = true" } else { "" };
+                format!("{head}\nname = \"{name}\"\ninterface = \"one\"\n{shadow}\n{rest}\n")
+            };
+            let others = ["net10", "net11"]
+                .map(|gateway| format!("vlan = {}\ngateway = \"{gateway}\"", gateway.trim_start_matches("net")));
+            let zones = section("guest", "") + &section("ten", &others[0]) + &section("eleven", &others[1]);
+            std::fs::write(&config_path, zones + "[limits]\nclients = 16\n").unwrap();
+        };
+        let index = Interface::by_name("one").await.unwrap().index;
+        let pins = bpf.0.path().join("portal");
+        let rest_name = |manager: &ZoneManager| {
+            let rest = manager.tables().rest(index).unwrap()?;
+            manager.running().iter().find(|zone| zone.number == rest).map(|zone| zone.name().to_owned())
+        };
+
+        shadow(&["guest", "ten"]);
+        let manager = started(&pins, &config_path, &["guest", "ten", "eleven"]).await.unwrap();
+        assert_eq!(rest_name(&manager), None, "one is enforced");
+        manager.detach("eleven", false).await.unwrap();
+        assert_eq!(rest_name(&manager), None, "it was enforced, and is not open now");
+        manager.detach("ten", false).await.unwrap();
+        manager.attach("ten").await.unwrap();
+        assert_eq!(rest_name(&manager), None, "nor when another comes");
+        shadow(&["guest", "ten", "eleven"]);
+        manager.attach("eleven").await.unwrap();
+        assert_eq!(rest_name(&manager).as_deref(), Some("guest"), "now nothing is");
+        manager.stop().await;
+        drop(manager);
+
+        let manager = started(&pins, &config_path, &["guest", "ten", "eleven"]).await.unwrap();
+        assert_eq!(rest_name(&manager).as_deref(), Some("guest"), "the next daemon");
+        manager.detach("guest", false).await.unwrap();
+        assert_eq!(rest_name(&manager).as_deref(), Some("ten"), "the next in line");
+        shadow(&["ten", "eleven"]);
+        manager.attach("guest").await.unwrap();
+        assert_eq!(rest_name(&manager), None, "one is enforced again");
+        manager.stop().await;
+        drop(manager);
+
+        shadow(&["guest", "ten", "eleven"]);
+        let manager = started(&pins, &config_path, &["guest", "ten", "eleven"]).await.unwrap();
+        assert_eq!(rest_name(&manager).as_deref(), Some("guest"));
+        manager.stop().await;
+        drop(manager);
+        shadow(&[]);
+        let manager = started(&pins, &config_path, &["guest", "ten", "eleven"]).await.unwrap();
+        assert_eq!(manager.tables().rest(index).unwrap(), None, "the next daemon enforces");
+        manager.stop().await;
+    });
 }
 
 /// A daemon that has just started, with these networks of the configuration.
@@ -98,6 +161,7 @@ fn networks_come_and_go_at_run_time_and_the_others_stay_guarded() {
         manager.zone("tagged").unwrap().sessions.allow(mac, None).unwrap();
         let number = manager.zone("tagged").unwrap().number;
         assert!(manager.tables().config(number).unwrap().has_names());
+        manager.set_capturing(number, true).unwrap();
         manager.detach("tagged", false).await.unwrap();
         assert!(has_gate("one").await);
         assert!(!manager.tables().config(number).unwrap().is_ready());
@@ -106,6 +170,11 @@ fn networks_come_and_go_at_run_time_and_the_others_stay_guarded() {
         let view = manager.attach("tagged").await.unwrap();
         assert_eq!((view.number, view.vlan.as_deref(), view.attached), (Some(number.number()), Some("10"), true));
         manager.zone("tagged").unwrap().sessions.show(mac).unwrap();
+        assert!(manager.tables().config(number).unwrap().is_capturing(), "a capture goes on");
+        manager.detach("tagged", false).await.unwrap();
+        manager.set_capturing(number, false).expect("a capture may end while its network is not guarded");
+        manager.attach("tagged").await.unwrap();
+        assert!(!manager.tables().config(number).unwrap().is_capturing());
         assert!(matches!(manager.attach("tagged").await, Err(ZoneError::Attached(_))));
         assert!(matches!(manager.attach("none").await, Err(ZoneError::Unknown { .. })));
 

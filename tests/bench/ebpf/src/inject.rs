@@ -1,4 +1,5 @@
 //! The injector: gives each frame another sender, and hands it on.
+#![expect(clippy::needless_pass_by_value, reason = "the entry point's signature is aya's")]
 
 use aya_ebpf::{
     bindings::xdp_action,
@@ -46,13 +47,10 @@ fn inject(ctx: XdpContext) -> u32 {
             xdp_action::XDP_ABORTED
         }
         PASS => xdp_action::XDP_PASS,
-        _ => match OUT.redirect(0, 0) {
-            Ok(action) => action,
-            Err(_) => {
-                done.failed += 1;
-                xdp_action::XDP_ABORTED
-            }
-        },
+        _ => OUT.redirect(0, 0).unwrap_or_else(|_| {
+            done.failed += 1;
+            xdp_action::XDP_ABORTED
+        }),
     }
 }
 
@@ -61,6 +59,8 @@ fn inject(ctx: XdpContext) -> u32 {
 fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<bool> {
     /// Up to the source port behind an IPv6 header.
     const LEN: usize = 14 + 40 + 2;
+    /// Frames come again, as the kernel left them: forwarded, with one hop less and other MAC addresses.
+    const HOPS: u8 = 64;
     // xorshift64 (Marsaglia 2003): three shifts, where the kernel's own helper would cost a call.
     let mut random = done.random;
     random ^= random << 13;
@@ -96,8 +96,6 @@ fn change(ctx: &XdpContext, plan: &Plan, done: &mut Done) -> Option<bool> {
     }
     let at = |offset: usize| (start + offset) as *mut u8;
     let port = (random >> 3) as u16 | 0x8000;
-    /// Frames come again, as the kernel left them: forwarded, with one hop less and other MAC addresses.
-    const HOPS: u8 = 64;
     if plan.family != 0 {
         // SAFETY: all of this is within the frame (checked above, and again by the verifier). So below.
         unsafe {

@@ -1,4 +1,5 @@
 //! Programs that Portal is held against, and those that count where frames end.
+#![expect(clippy::needless_pass_by_value, reason = "the entry points' signatures are aya's")]
 
 use aya_ebpf::{
     bindings::{TC_ACT_OK, TC_ACT_SHOT, xdp_action},
@@ -51,10 +52,10 @@ fn hash(ctx: XdpContext) -> u32 {
 fn filter(ctx: TcContext) -> i32 {
     if is_client(ctx.data(), ctx.data_end()) {
         count(PASSED);
-        return TC_ACT_OK as i32;
+        return TC_ACT_OK;
     }
     count(DROPPED);
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 /// The end of a path: counts and drops what leaves, but does not count what the kernel itself sends (multicast listener reports).
@@ -69,7 +70,7 @@ fn sink(ctx: TcContext) -> i32 {
             count(SUNK);
         }
     }
-    TC_ACT_SHOT as i32
+    TC_ACT_SHOT
 }
 
 /// The end of a path, where frames arrive.
