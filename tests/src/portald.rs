@@ -240,7 +240,7 @@ fn directory_of_binaries() -> Result<PathBuf> {
             .args(["build", "--quiet", "--bins", "--profile", profile])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .arg("--workspace");
-        build.args(["--exclude", "portal-ebpf"]);
+        build.args(["--exclude", "portal-ebpf", "--exclude", "portal-bench-ebpf"]);
         let output = run(&mut build, Duration::from_mins(10))?;
         if output.code != Some(0) {
             bail!("the binaries do not build: {}", output.stderr);

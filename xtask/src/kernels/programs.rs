@@ -32,7 +32,8 @@ const WANTED: [(&str, &[&str]); 3] = [
 pub(super) fn build(interrupts: &Interrupts) -> Result<Vec<Program>> {
     let mut command = environment::cargo();
     command
-        .args(["test", "--workspace", "--exclude", "portal-ebpf", "--lib", "--test", "gate", "--test", "e2e"])
+        .args(["test", "--workspace", "--exclude", "portal-ebpf", "--exclude", "portal-bench-ebpf"])
+        .args(["--lib", "--test", "gate", "--test", "e2e"])
         .args(["--no-run", "--message-format=json-render-diagnostics"])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
