@@ -191,7 +191,9 @@ fn a_learned_destination_closes_with_its_time_and_opens_with_the_next_answer() -
         Ok(())
     })?;
     // Its time is over: the gate compares the clock with what the daemon wrote there, which a test need not wait for.
-    let pin = lab.bpffs().join("portal/v2/LEARNED");
+    // Below the one directory that is named by the layout's version.
+    let version = std::fs::read_dir(lab.bpffs().join("portal"))?.next().context("nothing is pinned")??;
+    let pin = version.path().join("LEARNED");
     let map = MapData::from_pin(&pin).with_context(|| pin.display().to_string())?;
     let mut map: HashMap<_, ServiceKey, u64> = HashMap::try_from(aya::maps::Map::HashMap(map))?;
     let rows = map.iter().collect::<Result<Vec<_>, _>>()?;
