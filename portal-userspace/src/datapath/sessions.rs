@@ -5,7 +5,10 @@
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
-    atomic::Ordering::{Acquire, Release},
+    atomic::{
+        AtomicU32,
+        Ordering::{AcqRel, Acquire, Release},
+    },
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,6 +25,8 @@ pub struct SessionTable {
     index: Mapped<Bucket>,
     rows: Mapped<SessionRow>,
     header: SessionIndex,
+    /// All slots from this one on are nobody's: a walk ends here, which in an idle network is at once.
+    end: AtomicU32,
     /// Held over every change: the gate needs no lock, two writers do.
     writing: Mutex<()>,
 }
@@ -68,7 +73,7 @@ impl SessionTable {
             index.write(0, &header.to_bucket());
         }
         ensure!(header.buckets() == u64::from(buckets), "the index of sessions was made for another size");
-        let table = Self { index, rows, header, writing: Mutex::default() };
+        let table = Self { index, rows, header, end: AtomicU32::new(0), writing: Mutex::default() };
         table.repair();
         Ok(table)
     }
@@ -87,8 +92,13 @@ impl SessionTable {
         }
         for slot in 0..self.rows.len() {
             let SessionRow { client, .. } = self.rows.read(slot);
-            if client != ClientKey::NONE && self.entry(client).is_none_or(|(_, entry)| entry.slot() != slot) {
+            if client == ClientKey::NONE {
+                continue;
+            }
+            if self.entry(client).is_none_or(|(_, entry)| entry.slot() != slot) {
                 self.forget(slot);
+            } else {
+                self.end.store(slot + 1, Release);
             }
         }
     }
@@ -118,6 +128,7 @@ impl SessionTable {
             None => self.free(client).ok_or(InsertError::Crowded)?,
         };
         // Where the client's session runs on in its slot, each word of it changes by itself: for some nanoseconds it has new limits and an old end.
+        self.end.fetch_max(slot + 1, AcqRel);
         self.rows.write(slot, &SessionRow { client, session });
         self.set(at, IndexEntry::new(self.header.place(client).tag, slot));
         if let Some((_, entry)) = previous
@@ -142,7 +153,7 @@ impl SessionTable {
     /// Writers go on meanwhile: what they change during the walk may or may not be seen. Takes some nanoseconds for each place in the table.
     pub fn find(&self, wanted: impl Fn(ClientKey, &Session) -> bool) -> Vec<(ClientKey, Session)> {
         let mut found = Vec::new();
-        for slot in 0..self.rows.len() {
+        for slot in 0..self.end.load(Acquire) {
             if self.rows.words(slot)[0].load(Acquire) == ClientKey::NONE.to_word() {
                 continue;
             }
