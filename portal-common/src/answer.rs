@@ -4,12 +4,7 @@
 
 use core::num::NonZeroUsize;
 
-use crate::{
-    checksum::Sum,
-    family::Family,
-    frame::Frame,
-    protocol::{self as p, TcpFlags},
-};
+use crate::{checksum::Sum, family::Family, flag, frame::Frame, protocol as p};
 
 /// An answer to a frame, to be written over it.
 // Flat on purpose: an enum with payloads would lie in memory as overlapping bytes, which the BPF stack cannot hold unaligned.
@@ -51,10 +46,10 @@ impl Kind {
     #[inline(always)]
     const fn tcp_flags(self) -> Option<u8> {
         match self {
-            Self::SynAck | Self::SynAckWithMss => Some(TcpFlags::SYN | TcpFlags::ACK),
-            Self::Ack => Some(TcpFlags::ACK),
-            Self::Reset => Some(TcpFlags::RST),
-            Self::ResetAck => Some(TcpFlags::RST | TcpFlags::ACK),
+            Self::SynAck | Self::SynAckWithMss => Some(flag::SYN | flag::ACK),
+            Self::Ack => Some(flag::ACK),
+            Self::Reset => Some(flag::RST),
+            Self::ResetAck => Some(flag::RST | flag::ACK),
             Self::PortUnreachable | Self::Prohibited => None,
         }
     }

@@ -15,6 +15,7 @@ pub mod cookie;
 pub mod decide;
 pub mod event;
 pub mod family;
+pub mod flag;
 pub mod frame;
 #[cfg(any(test, feature = "host"))]
 pub mod host;

@@ -54,16 +54,11 @@ pub(crate) mod icmpv6 {
     pub(crate) const LISTENER_REPORT_V2: u8 = 143;
 }
 
-/// TCP's flags (RFC 9293 section 3.1), as they stand in byte 13 of the header.
+/// A header's flags: some of [`crate::flag`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpFlags(pub(crate) u8);
 
 impl TcpFlags {
-    pub(crate) const FIN: u8 = 0x01;
-    pub(crate) const SYN: u8 = 0x02;
-    pub(crate) const RST: u8 = 0x04;
-    pub(crate) const ACK: u8 = 0x10;
-
     #[inline(always)]
     pub(crate) const fn has(self, flag: u8) -> bool {
         self.0 & flag != 0

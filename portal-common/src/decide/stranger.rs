@@ -9,6 +9,7 @@ use super::{
 use crate::{
     answer::{Answer, ICMPV4_ANSWER_LEN, ICMPV6_ANSWER_LEN, Kind},
     family::Family,
+    flag,
     frame::Frame,
     protocol::{self as p, TcpFlags, icmpv6},
     reason::Reason,
@@ -274,8 +275,7 @@ fn tcp<F: Frame + ?Sized, T: Tables>(
     let header_len = usize::from(h[12] >> 4) * 4;
     let flags = TcpFlags(h[13]);
     // A SYN opens a connection and a FIN closes one: no segment does both.
-    if header_len < LEN || header_len > network.payload_len() || (flags.has(TcpFlags::SYN) && flags.has(TcpFlags::FIN))
-    {
+    if header_len < LEN || header_len > network.payload_len() || (flags.has(flag::SYN) && flags.has(flag::FIN)) {
         return Decision::drop(Reason::TcpMalformed);
     }
     if let Err(reason) = check_addresses(network) {
@@ -293,7 +293,7 @@ fn tcp<F: Frame + ?Sized, T: Tables>(
     if let Some(permitted) = permitted(tables, config, zone, network, p::TCP, segment.destination_port) {
         return Decision::pass(permitted);
     }
-    if flags.has(TcpFlags::RST) {
+    if flags.has(flag::RST) {
         return Decision::drop(Reason::TcpReset);
     }
     if !is_for(config, frame) {

@@ -4,6 +4,7 @@ use super::{Decision, Tables, network::Network, stranger::answer};
 use crate::{
     answer::{Kind, TCP_LEN_WITH_MSS},
     cookie::{self, FourTuple, Phase},
+    flag,
     protocol::{self as p, TcpFlags},
     reason::Reason,
     tables::{Address, GateConfig, HttpsPolicy},
@@ -38,19 +39,19 @@ fn exchange<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Deci
         source_port: segment.source_port,
         destination_port: segment.destination_port,
     };
-    if !segment.flags.has(TcpFlags::ACK) {
-        if segment.flags.has(TcpFlags::SYN) {
+    if !segment.flags.has(flag::ACK) {
+        if segment.flags.has(flag::SYN) {
             let isn = cookie::isn(keys, &tuple, segment.seq, tables.now_ns());
             return answer(either(Reason::TlsHandshake, Reason::HttpHandshake), network, segment.syn_ack(isn));
         }
         return answer(foreign, network, segment.reset());
     }
-    let phase = if segment.flags.has(TcpFlags::SYN) {
+    let phase = if segment.flags.has(flag::SYN) {
         None
     } else {
         cookie::phase(keys, &tuple, segment.seq, segment.ack, tables.now_ns())
     };
-    let fin = segment.flags.has(TcpFlags::FIN);
+    let fin = segment.flags.has(flag::FIN);
     match phase {
         None => answer(foreign, network, segment.reset()),
         // A FIN without data too: whether the answer to a request is on its way before it, only the responder knows.
@@ -83,8 +84,8 @@ impl Segment {
     pub(super) const fn end(&self) -> u32 {
         self.seq
             .wrapping_add(self.data_len as u32)
-            .wrapping_add(self.flags.has(TcpFlags::SYN) as u32)
-            .wrapping_add(self.flags.has(TcpFlags::FIN) as u32)
+            .wrapping_add(self.flags.has(flag::SYN) as u32)
+            .wrapping_add(self.flags.has(flag::FIN) as u32)
     }
 
     #[inline(always)]
@@ -103,7 +104,7 @@ impl Segment {
     /// RFC 9293 section 3.5.2, group 1.
     #[inline(always)]
     pub(super) const fn reset(&self) -> TcpAnswer {
-        if self.flags.has(TcpFlags::ACK) { (Kind::Reset, self.ack, 0) } else { (Kind::ResetAck, 0, self.end()) }
+        if self.flags.has(flag::ACK) { (Kind::Reset, self.ack, 0) } else { (Kind::ResetAck, 0, self.end()) }
     }
 }
 

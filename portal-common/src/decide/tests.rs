@@ -1,7 +1,6 @@
 //! What takes time, or many frames: budgets, addresses, limits, events. What a single frame gets, the verdict table shows.
 
 use super::*;
-use crate::protocol::{self as p, TcpFlags};
 use crate::{
     budget::Limit,
     checksum::Sum,
@@ -11,6 +10,7 @@ use crate::{
     siphash::Key,
     tables::{Attachment, MAX_BINDINGS},
 };
+use crate::{flag, protocol as p};
 
 const S: u64 = 1_000_000_000;
 const ZONE: Zone = Zone::FIRST;
@@ -310,7 +310,7 @@ fn events_are_told_and_a_strangers_trouble_at_most_once_in_ten_seconds() {
 fn each_budget_is_a_burst_and_then_a_rate() {
     let to_gateway = [host(20), GATEWAY];
     let to_site = [host(20), SITE];
-    let syn = |port| tcp(STRANGER, to_site, port, TcpFlags::SYN);
+    let syn = |port| tcp(STRANGER, to_site, port, flag::SYN);
     let arp = [
         &ethernet([0xff; 6], STRANGER, &[], p::ETHER_ARP)[..],
         &[0, 1, 8, 0, 6, 4, 0, 1],
@@ -320,8 +320,8 @@ fn each_budget_is_a_burst_and_then_a_rate() {
         &[192, 0, 2, 1],
     ]
     .concat();
-    let dns_tcp = tcp(STRANGER, to_gateway, 53, TcpFlags::SYN);
-    let portal = tcp(STRANGER, to_gateway, 8080, TcpFlags::SYN);
+    let dns_tcp = tcp(STRANGER, to_gateway, 53, flag::SYN);
+    let portal = tcp(STRANGER, to_gateway, 8080, flag::SYN);
     let [requests, queries, ..] = Limit::DEFAULTS;
     assert!(requests.is_limited() && queries.is_limited());
     let table: [(&str, Class, Vec<u8>, u64, u64); 5] = [
@@ -371,12 +371,12 @@ fn requests_have_a_budget_of_their_own() {
     let tuple =
         crate::cookie::FourTuple { source: host(20), destination: SITE, source_port: 40_000, destination_port: 80 };
     let isn = crate::cookie::isn(&world.0.keys, &tuple, 0, world.0.now_ns);
-    let mut request = tcp(STRANGER, [host(20), SITE], 80, TcpFlags::ACK | TcpFlags::FIN);
+    let mut request = tcp(STRANGER, [host(20), SITE], 80, flag::ACK | flag::FIN);
     request[42..46].copy_from_slice(&isn.wrapping_add(1).to_be_bytes());
     assert_eq!(world.send(&request), Reason::HttpRequest);
     assert_eq!(world.until_refused(&request), (99, Reason::BudgetRequests));
     assert_eq!(
-        world.send(&tcp(STRANGER, [host(20), SITE], 80, TcpFlags::SYN)),
+        world.send(&tcp(STRANGER, [host(20), SITE], 80, flag::SYN)),
         Reason::HttpHandshake,
         "its replies are not spent"
     );

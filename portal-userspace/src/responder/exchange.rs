@@ -7,6 +7,7 @@ use std::sync::{
 
 use portal_common::{
     cookie::{Phase, phase},
+    flag,
     tables::CookieKeys,
 };
 
@@ -16,7 +17,7 @@ use super::{
     probes::ProbeAnswer,
     reassembly::{Judge, Limits, Piece, Reaction, Reassembly, Tally},
     request::{self, Method, Reading, Refusal},
-    segment::{Content, Reply, Segment, flag},
+    segment::{Content, Reply, Segment},
     tls,
 };
 

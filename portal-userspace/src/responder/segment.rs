@@ -5,6 +5,7 @@
 use portal_common::{
     checksum::Sum,
     cookie::{FourTuple, RESPONSE_MAX},
+    flag,
     tables::Address,
 };
 
@@ -12,20 +13,6 @@ use super::{
     answers::{Answer, Family},
     policies::Vlans,
 };
-
-/// The bits of TCP's flags byte (RFC 9293 section 3.1).
-pub mod flag {
-    /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
-    /// Opens a connection.
-    pub const SYN: u8 = 0x02;
-    /// Ends it at once.
-    pub const RST: u8 = 0x04;
-    /// Hand the data to the application.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgement number counts.
-    pub const ACK: u8 = 0x10;
-}
 
 /// The longest frame that [`Reply::write`] makes: Ethernet, two VLAN tags, IPv6, TCP, the longest response.
 pub const REPLY_MAX: usize = ETHERNET + 2 * VLAN_TAG + IPV6 + TCP + RESPONSE_MAX;
@@ -124,7 +111,7 @@ pub struct Segment<'a> {
     pub seq: u32,
     /// The acknowledgement number.
     pub ack: u32,
-    /// TCP's flags, see [`flag`].
+    /// TCP's flags, see [`portal_common::flag`].
     pub flags: u8,
     /// The data, as far as it was captured.
     pub data: &'a [u8],

@@ -12,14 +12,17 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use portal_common::cookie::{ALERT_LEN, RESPONSE_MAX};
+use portal_common::{
+    cookie::{ALERT_LEN, RESPONSE_MAX},
+    flag,
+};
 use portal_userspace::responder::{
     Policies, Policy,
     answers::{Answers, Choice, Status},
     exchange::Exchange,
     probes::Probes,
     reassembly::{Judge as _, Limits},
-    segment::{Segment, flag},
+    segment::Segment,
     tls,
 };
 

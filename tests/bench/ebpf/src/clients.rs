@@ -12,10 +12,13 @@ use aya_ebpf::{
 };
 use portal_bench_ebpf::crowd::{
     Crowd, Expected, Flow, Head, KINDS, REQUEST_LEN, RESPONSE_WORDS, SYN_OPTION, Seen, Segment, Slot, TIMES, bucket,
-    flag::{ACK, FIN, RST, SYN},
     phase,
 };
-use portal_common::{Family, checksum::Sum};
+use portal_common::{
+    Family,
+    checksum::Sum,
+    flag::{ACK, FIN, RST, SYN},
+};
 
 /// Who the clients are. Of no clients, and so of no frames, before user space has filled it.
 #[map]

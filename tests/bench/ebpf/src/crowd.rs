@@ -9,24 +9,10 @@
 
 use core::{mem::size_of, num::NonZeroU64};
 
-use portal_common::{Family, checksum::Sum, cookie::RESPONSE_MAX};
+use portal_common::{Family, checksum::Sum, cookie::RESPONSE_MAX, flag};
 
 const TCP: u8 = 6;
 const PORT_HTTP: u16 = 80;
-
-/// The flags of TCP that an exchange has (RFC 9293 section 3.1).
-pub mod flag {
-    /// No more comes.
-    pub const FIN: u8 = 0x01;
-    /// The first segment.
-    pub const SYN: u8 = 0x02;
-    /// The connection is none.
-    pub const RST: u8 = 0x04;
-    /// To be given to the application at once.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgement number counts.
-    pub const ACK: u8 = 0x10;
-}
 
 /// The length of every request, bytes: one length makes frames of one length, which are written without a loop.
 pub const REQUEST_LEN: usize = 96;
