@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::Result;
 
-use crate::{Namespace, removal};
+use crate::{
+    Namespace,
+    removal::{self, Registration},
+};
 
 /// Namespaces for a guest, a gateway and an internet. They are removed as a [`crate::Lab`] is: when this is dropped, and at a signal.
 #[derive(Debug)]
@@ -23,24 +26,12 @@ pub struct Bare {
     _registration: Registration,
 }
 
-#[derive(Debug)]
-struct Registration {
-    name: String,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        removal::unregister(&self.name);
-    }
-}
-
 impl Bare {
     /// Makes the namespaces. Needs root.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pl{}-b{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let registration = Registration { name: name.clone() };
-        let directory = removal::register(&name)?;
+        let (registration, directory) = Registration::of(name.clone())?;
         let _hold = removal::hold_off();
         let [guest, gateway, internet] = [removal::PARTS[0], removal::PARTS[2], removal::PARTS[3]]
             .map(|part| Namespace::create(&format!("{name}-{part}")));

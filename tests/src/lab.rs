@@ -19,7 +19,8 @@ use crate::{
     },
     namespace::Namespace,
     process::{Service, sh, succeed},
-    removal, services, xdp_pass,
+    removal::{self, Registration},
+    services, xdp_pass,
 };
 
 /// The page that the lab's web server has for every name and path.
@@ -62,17 +63,6 @@ impl Default for Options {
     }
 }
 
-#[derive(Debug)]
-struct Registration {
-    name: String,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        removal::unregister(&self.name);
-    }
-}
-
 impl Lab {
     /// Builds a lab. Needs root.
     pub fn new() -> Result<Self> {
@@ -85,8 +75,7 @@ impl Lab {
         demand_root()?;
         let name = format!("pl{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         // Before the hold is given back, so that a failure can remove what there is.
-        let registration = Registration { name: name.clone() };
-        let directory = removal::register(&name)?;
+        let (registration, directory) = Registration::of(name.clone())?;
         let hold = removal::hold_off();
         let ([guest, other, gateway, internet], guest_program) = match build(&name, &directory, options) {
             Ok(built) => built,
@@ -136,7 +125,7 @@ impl Lab {
 
     /// One more namespace of this lab's.
     fn namespace(&self, part: &str) -> Result<Namespace> {
-        let namespace = Namespace::create(&format!("{}-{part}", self.registration.name))?;
+        let namespace = Namespace::create(&format!("{}-{part}", self.registration.name()))?;
         no_address_detection(&namespace)?;
         Ok(namespace)
     }

@@ -70,8 +70,30 @@ pub(crate) fn directory(lab: &str) -> PathBuf {
     Path::new(LABS).join(lab)
 }
 
-/// Removes the labs that were abandoned, makes this one's directory, and promises that the lab goes when this process does.
-pub(crate) fn register(lab: &str) -> Result<PathBuf> {
+/// A lab that goes when this is dropped, or when this process does.
+#[derive(Debug)]
+pub(crate) struct Registration(String);
+
+impl Registration {
+    /// Removes the labs that were abandoned, and makes this one's directory.
+    pub(crate) fn of(lab: String) -> Result<(Self, PathBuf)> {
+        let directory = register(&lab)?;
+        Ok((Self(lab), directory))
+    }
+
+    /// The lab's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        unregister(&self.0);
+    }
+}
+
+fn register(lab: &str) -> Result<PathBuf> {
     remove_on_signal();
     fs::create_dir_all(LABS).with_context(|| format!("cannot make {LABS}"))?;
     // Two runners that start at once must not sweep the same lab, nor one that is not locked yet.
@@ -95,7 +117,7 @@ pub(crate) fn hold_off() -> impl Drop {
 }
 
 /// Removes a lab of this process.
-pub(crate) fn unregister(lab: &str) {
+fn unregister(lab: &str) {
     // Held until it is gone, so that a signal meanwhile ends the process only then.
     let mut ours = ours();
     // A name that another pid namespace's process has taken is not ours.
