@@ -1,39 +1,10 @@
 //! Builds the gate for BPF and leaves the object file where `datapath::object` embeds it.
 
-use std::path::Path;
+#[path = "build/bpf.rs"]
+mod bpf;
 
-use anyhow::{Context as _, Result};
-use aya_build::{Package, Toolchain};
-
-/// The rustup toolchain with a prebuilt `core` for BPF that `cargo xtask setup` links on Debian.
-const LINKED_TOOLCHAIN: &str = "portal-bpf";
-/// What that toolchain is a link to, where Debian has installed it.
-const DEBIAN_BPF_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
-/// Overrides the choice: the name of a rustup toolchain.
-const OVERRIDE: &str = "PORTAL_BPF_TOOLCHAIN";
-
-fn main() -> Result<()> {
-    println!("cargo:rerun-if-env-changed={OVERRIDE}");
-    let debian = Path::new(DEBIAN_BPF_CORE).is_dir();
-    if debian {
-        // Only where it is: cargo takes a missing file for a changed one, and would build again every time.
-        println!("cargo:rerun-if-changed={DEBIAN_BPF_CORE}");
-    }
+fn main() -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed=../portal-common/src");
     println!("cargo:rerun-if-changed=../portal-common/Cargo.toml");
-
-    let chosen = std::env::var(OVERRIDE).ok();
-    let toolchain = match &chosen {
-        Some(name) => Toolchain::Custom(name),
-        None if debian => Toolchain::Custom(LINKED_TOOLCHAIN),
-        None => Toolchain::Nightly,
-    };
-    aya_build::build_ebpf(
-        [Package { name: "portal-ebpf", root_dir: "../portal-ebpf", ..Default::default() }],
-        toolchain,
-    )
-    .context(
-        "the BPF program was not built. The compiler's messages are above; if a toolchain, `core` or bpf-linker is \
-         missing, run `cargo xtask setup`",
-    )
+    bpf::build("portal-ebpf", "../portal-ebpf")
 }
