@@ -20,9 +20,9 @@ use crate::word::KernelWord;
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Which frames belong to which zone.
+/// Which frames belong to which zone. User space maps it into its memory.
 #[btf_map]
-pub(crate) static ZONES: Array<ZoneRow, { ZONE_ROWS as usize }> = Array::new();
+pub(crate) static ZONES: Array<ZoneRow, { ZONE_ROWS as usize }, MMAPABLE> = Array::new();
 
 /// The configuration of each zone.
 #[btf_map]

@@ -102,7 +102,11 @@ impl Gate {
         meter_program(&mut ebpf)?.load().map_err(explain::program_refused)?;
         let maps = GateMaps {
             names: ZoneNames::create()?,
-            zones: ZoneTables::new(take(&mut ebpf, "ZONES")?, take(&mut ebpf, "CONFIG")?, take(&mut ebpf, "SERVICES")?),
+            zones: ZoneTables::new(
+                &take(&mut ebpf, "ZONES")?,
+                take(&mut ebpf, "CONFIG")?,
+                take(&mut ebpf, "SERVICES")?,
+            )?,
             sessions: SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "SESSIONS")?)?,
             clients: ClientStates::new(&take(&mut ebpf, "CLIENTS")?)?,
             owners: Owners::new(take(&mut ebpf, "OWNERS")?),

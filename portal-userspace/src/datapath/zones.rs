@@ -13,7 +13,7 @@ use portal_common::{
     tables::{Address, Attachment, GateConfig, Service, ServiceKey, ZONE_ROWS, Zone, ZoneRow},
 };
 
-use super::{attachments::AttachmentTable, pins::MAX_SERVICES};
+use super::{attachments::AttachmentTable, mapped::Mapped, pins::MAX_SERVICES};
 
 const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
@@ -68,21 +68,21 @@ impl ZonePolicy {
 impl ZoneTables {
     /// The tables in these maps.
     pub fn new(
-        zones: Array<MapData, ZoneRow>,
+        zones: &Array<MapData, ZoneRow>,
         configs: Array<MapData, GateConfig>,
         services: HashMap<MapData, ServiceKey, u32>,
-    ) -> Self {
-        Self { zones: AttachmentTable::new(zones), configs, services }
+    ) -> Result<Self> {
+        Ok(Self { zones: AttachmentTable::new(Mapped::new(zones)?), configs, services })
     }
 
     /// Tables of their own, that no program reads.
     pub fn create() -> Result<Self> {
         let context = "cannot create a BPF map";
-        Ok(Self::new(
-            Array::create(ZONE_ROWS, 0).context(context)?,
-            Array::create(portal_common::tables::MAX_ZONES, 0).context(context)?,
-            HashMap::create(MAX_SERVICES, 0).context(context)?,
-        ))
+        Ok(Self {
+            zones: AttachmentTable::new(Mapped::create(ZONE_ROWS)?),
+            configs: Array::create(portal_common::tables::MAX_ZONES, 0).context(context)?,
+            services: HashMap::create(MAX_SERVICES, 0).context(context)?,
+        })
     }
 
     /// Makes the tables say of a zone what its policy says. From here on a gate that runs over them does so.
@@ -93,7 +93,8 @@ impl ZoneTables {
         self.configure(*zone, config.with_services(destinations.keys()))?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
         self.zones.insert(*attachment, *zone)?;
-        self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()))
+        self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()));
+        Ok(())
     }
 
     /// Changes what applies to a zone.
@@ -108,7 +109,7 @@ impl ZoneTables {
 
     /// Makes the zone unknown to the gate, which then drops its frames. Its sessions stay.
     pub fn remove(&mut self, zone: Zone) -> Result<()> {
-        self.detach_where(|_, number| number == zone)?;
+        self.detach_where(|_, number| number == zone);
         self.configure(zone, GateConfig::UNFILLED)?;
         self.fill_services(zone, &Map::new())
     }
@@ -116,24 +117,23 @@ impl ZoneTables {
     /// Whatever has no zone of its own on this interface belongs to this one, which is in shadow mode, until that is removed; without one it is dropped.
     pub fn set_rest(&mut self, ifindex: u32, zone: Option<Zone>) -> Result<()> {
         match zone {
-            Some(zone) => self.zones.insert(rest_of(ifindex), zone),
+            Some(zone) => self.zones.insert(rest_of(ifindex), zone)?,
             None => self.zones.remove(rest_of(ifindex)),
         }
+        Ok(())
     }
 
     /// Which zone has what has no zone of its own on this interface.
-    pub fn rest(&self, ifindex: u32) -> Result<Option<Zone>> {
+    pub fn rest(&self, ifindex: u32) -> Option<Zone> {
         self.zones.get(rest_of(ifindex))
     }
 
     /// Lets no frames in by the attachments for which this is so.
-    pub fn detach_where(&mut self, unwanted: impl Fn(Attachment, Zone) -> bool) -> Result<()> {
-        for (place, zone) in self.zones.rows()? {
-            if unwanted(place, zone) {
-                self.zones.remove(place)?;
-            }
+    pub fn detach_where(&mut self, unwanted: impl Fn(Attachment, Zone) -> bool) {
+        let rows: Vec<_> = self.zones.rows().filter(|(place, zone)| unwanted(*place, *zone)).collect();
+        for (place, _) in rows {
+            self.zones.remove(place);
         }
-        Ok(())
     }
 
     /// Makes the zone's part of the table of destinations what is wanted, without a moment at which one in both is missing.
@@ -224,7 +224,7 @@ mod tests {
     fn what_has_no_zone_of_its_own_belongs_to_one_or_to_none() {
         let mut tables = ZoneTables::create().unwrap();
         tables.fill(&policy(1, 1, 1, 1)).unwrap();
-        let rest = |tables: &ZoneTables| tables.rest(7).unwrap().map(Zone::number);
+        let rest = |tables: &ZoneTables| tables.rest(7).map(Zone::number);
         tables.set_rest(7, None).expect("what is not there need not be removed");
         assert_eq!(rest(&tables), None);
         for zone in [1, 2] {
@@ -247,13 +247,8 @@ mod tests {
     fn a_zone_is_where_it_was_put_last_until_it_is_removed() {
         let mut tables = ZoneTables::create().unwrap();
         let places = |tables: &ZoneTables| {
-            let mut rows: Vec<_> = tables
-                .zones
-                .rows()
-                .unwrap()
-                .into_iter()
-                .map(|(a, zone)| (a.ifindex(), a.vlans(), zone.number()))
-                .collect();
+            let mut rows: Vec<_> =
+                tables.zones.rows().map(|(a, zone)| (a.ifindex(), a.vlans(), zone.number())).collect();
             rows.sort_unstable();
             rows
         };
@@ -269,7 +264,7 @@ mod tests {
         assert_eq!(tables.config(Zone::new(1)).unwrap(), GateConfig::UNFILLED);
         assert!(services(&tables).keys().all(|key| key.zone() == Zone::new(2)));
         tables.remove(Zone::new(1)).expect("twice is once");
-        tables.detach_where(|place, _| place.ifindex() == 7).unwrap();
+        tables.detach_where(|place, _| place.ifindex() == 7);
         assert_eq!(places(&tables), []);
         assert!(tables.config(Zone::new(2)).unwrap().is_ready());
     }

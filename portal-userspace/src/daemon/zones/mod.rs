@@ -315,12 +315,11 @@ impl ZoneManager {
         let guarded: Vec<_> = all.iter().copied().zip(numbering.zones.iter().copied()).collect();
         let interfaces: BTreeSet<u32> = new.iter().map(|zone| zone.port.index).collect();
         let rest: Vec<_> = interfaces.iter().map(|index| (*index, rest(*index, &guarded, unguarded))).collect();
-        let rest_before = interfaces.iter().map(|index| Ok((*index, self.tables().rest(*index)?)));
-        let rest_before = rest_before.collect::<Result<Vec<_>>>()?;
+        let rest_before: Vec<_> = interfaces.iter().map(|index| (*index, self.tables().rest(*index))).collect();
         if first {
             let shadowed = rest.iter().filter(|(_, zone)| zone.is_some()).map(|(index, _)| rest_of(*index));
             let attachments: Vec<_> = all.iter().map(|zone| zone.attachment()).chain(shadowed).collect();
-            self.tables().detach_where(|place, _| !attachments.contains(&place))?;
+            self.tables().detach_where(|place, _| !attachments.contains(&place));
         }
 
         // Then the tables, and last the gates.
@@ -436,7 +435,7 @@ impl ZoneManager {
             Gate::detach(&self.pins, port.index, &port.name).map_err(ZoneError::Refused)?;
         }
         // What has no zone stays open only where it was: a network that was enforced is dropped from now on, whatever is beside it.
-        let was_open = self.tables().rest(port.index).map_err(ZoneError::Refused)?.is_some();
+        let was_open = self.tables().rest(port.index).is_some();
         self.set_rest(&[(port.index, heir.filter(|_| was_open))]).map_err(ZoneError::Refused)?;
         self.tables().remove(zone.number).map_err(ZoneError::Refused)?;
         self.garden.remove_zone(zone.number).map_err(ZoneError::Refused)?;
