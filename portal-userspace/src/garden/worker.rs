@@ -23,6 +23,8 @@ use crate::clock;
 
 /// How often what has expired is taken out.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How far the clock may be behind: it moves once a tick, every 10 ms at the most seldom (`CONFIG_HZ_100`).
+const CLOCK_LAG: Duration = Duration::from_millis(10);
 /// How many records are handled before the thread looks whether it is to stop.
 const BATCH: usize = 64;
 
@@ -67,7 +69,8 @@ impl Worker {
                     relay.sweep(now_ns);
                     sweep_ns = clock::after(now_ns, SWEEP);
                 }
-                let wait = if handled == BATCH { 0 } else { sweep_ns.saturating_sub(now_ns) };
+                // Beyond the lag, or a thread that wakes on time asks the clock again and again until it has moved.
+                let wait = if handled == BATCH { 0 } else { clock::after(sweep_ns.saturating_sub(now_ns), CLOCK_LAG) };
                 if is_stopped(&records, &stopped, wait) {
                     return;
                 }
