@@ -14,8 +14,8 @@ use portal_common::{
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
-        Attachment, BUCKET_ENTRIES, Bucket, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, IndexPlace,
-        OwnedAddress, Service, ServiceKey, Session, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
+        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
+        Session, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
@@ -83,11 +83,22 @@ impl<const L: bool> Tables for Kernel<L> {
 
     #[inline(always)]
     fn session(&self, client: &ClientKey) -> Option<&Session> {
-        let IndexPlace { tag, buckets } = SessionIndex::from_bucket(INDEX.get(0)?).place(*client);
-        if let Some(session) = session_in(INDEX.get(buckets[0])?, tag, *client) {
-            return Some(session);
+        let place = SessionIndex::from_bucket(INDEX.get(0)?).place(*client);
+        if !INDEX.get(place.filter.0)?.may_have(&place) {
+            return None;
         }
-        session_in(INDEX.get(buckets[1])?, tag, *client)
+        let first = INDEX.get(place.buckets[0])?;
+        if let Some(slot) = first.slot_of(&place) {
+            let row = SESSIONS.get(slot)?;
+            if row.client == *client {
+                return Some(&row.session);
+            }
+        }
+        if first.sent_away() == 0 {
+            return None;
+        }
+        let row = SESSIONS.get(INDEX.get(place.buckets[1])?.slot_of(&place)?)?;
+        if row.client == *client { Some(&row.session) } else { None }
     }
 
     #[inline(always)]
@@ -202,21 +213,6 @@ impl<const L: bool> Tables for Kernel<L> {
         }
         *now_ns
     }
-}
-
-/// The client's session, if this bucket has its entry.
-#[inline(always)]
-fn session_in<'a>(bucket: &Bucket, tag: u32, client: ClientKey) -> Option<&'a Session> {
-    let mut i = 0;
-    while i < BUCKET_ENTRIES {
-        if bucket.entries[i].has(tag) {
-            // No other entry in the bucket has the tag: the daemon sees to that.
-            let row = SESSIONS.get(bucket.entries[i].slot())?;
-            return if row.client == client { Some(&row.session) } else { None };
-        }
-        i += 1;
-    }
-    None
 }
 
 // A function of its own: it is seldom called, and from many places.

@@ -12,7 +12,7 @@ mod zone;
 
 pub use client::{Bindings, ClientState, Flow, MAX_BINDINGS};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
-pub use index::{BUCKET_ENTRIES, Bucket, IndexEntry, IndexPlace, SessionIndex, SessionRow};
+pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex, SessionRow};
 pub use service::{Address, GardenKey, OwnedAddress, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};

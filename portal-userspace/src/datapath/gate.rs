@@ -90,7 +90,7 @@ impl Gate {
 
     fn load_with(mut loader: EbpfLoader<'_>, clients: u32) -> Result<(Self, GateMaps)> {
         let mut ebpf = loader
-            .map_max_entries("INDEX", pins::index_buckets(clients))
+            .map_max_entries("INDEX", pins::index_rows(clients))
             .map_max_entries("SESSIONS", clients)
             .map_max_entries("CLIENTS", clients)
             .map_max_entries("OWNERS", pins::max_owners(clients))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /sys/fs/bpf/portal/          locked by the running portald
-//!     v3/                      the version of the maps' layout
+//!     v4/                      the version of the maps' layout
 //!         SESSIONS, CONFIG, …  the maps of the programs, and NAMES: which zone has which number
 //!         link-<ifindex>       the gate's attachment to the interface
 //!         meter-<ifindex>      the meter's, where the kernel has tcx
@@ -30,7 +30,7 @@ use rustix::fs::{FlockOperation, flock, statfs};
 use super::{attachment::Attachment, names::Name};
 
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -56,8 +56,8 @@ pub(crate) const fn max_owners(clients: u32) -> u32 {
 }
 
 /// How many buckets the index of so many sessions has, with the one that says how it is hashed.
-pub(crate) const fn index_buckets(clients: u32) -> u32 {
-    SessionIndex::buckets_for(clients) + 1
+pub(crate) const fn index_rows(clients: u32) -> u32 {
+    SessionIndex::rows_for(clients)
 }
 
 /// The directory with the pins of this version. Reading it changes nothing.
@@ -130,7 +130,7 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
         map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), MAX_ZONES),
         map("SESSIONS", MapType::Array, index, size_of::<SessionRow>(), clients),
         map("CLIENTS", MapType::Array, index, size_of::<ClientState<u64>>(), clients),
-        map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_buckets(clients)),
+        map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_rows(clients)),
         map("OWNERS", MapType::Hash, owned, client, max_owners(clients)),
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
         map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),
