@@ -13,8 +13,8 @@ use crate::{
     event::Event,
     frame::Frame,
     tables::{
-        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
-        Session, Zone,
+        AddressHash, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord,
+        Service, ServiceKey, Session, Zone,
     },
 };
 
@@ -30,6 +30,8 @@ pub struct HostTables {
     pub zones: HashMap<Attachment, Zone>,
     /// Each zone's configuration.
     pub configs: HashMap<Zone, GateConfig>,
+    /// How clients' addresses are hashed.
+    pub hash: AddressHash,
     /// Who is logged in.
     pub sessions: HashMap<ClientKey, Session>,
     /// What each session has carried, by its slot.
@@ -61,6 +63,7 @@ impl HostTables {
             ifindex: 0,
             zones: HashMap::new(),
             configs: HashMap::new(),
+            hash: AddressHash::new(3 << 32 | 5),
             sessions: HashMap::new(),
             states: Vec::new(),
             services: HashMap::new(),
@@ -95,8 +98,17 @@ impl Tables for HostTables {
         self.configs.get(&zone)
     }
 
-    fn session(&self, client: &ClientKey) -> Option<&Session> {
-        self.sessions.get(client)
+    fn member(&self, client: &ClientKey) -> Option<(&Session, &ClientState<AtomicU64>)> {
+        let session = self.sessions.get(client)?;
+        Some((session, self.state(session.slot())?))
+    }
+
+    fn member_apart(&self, client: &ClientKey) -> Option<(&Session, &ClientState<AtomicU64>)> {
+        self.member(client)
+    }
+
+    fn address_hash(&self) -> AddressHash {
+        self.hash
     }
 
     fn state(&self, slot: u32) -> Option<&ClientState<AtomicU64>> {
@@ -132,8 +144,8 @@ impl Tables for HostTables {
         self.owners.borrow_mut().insert(*address, client);
     }
 
-    fn disown(&self, address: &OwnedAddress) {
-        self.owners.borrow_mut().remove(address);
+    fn disown(&self, address: &OwnedWord, client: ClientKey) {
+        self.owners.borrow_mut().retain(|owned, owner| owned.row(&self.hash) != *address || *owner != client);
     }
 
     fn budgets(&self, stranger: &ClientKey) -> Option<&Budgets<AtomicU64>> {

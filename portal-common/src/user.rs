@@ -8,8 +8,8 @@ use crate::{
     budget::Budgets,
     event::Lost,
     tables::{
-        Attachment, Bucket, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress,
-        ServiceKey, SessionRow, ZoneRow,
+        AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, CookieKeys, Counters, GardenKey,
+        GateConfig, OwnedWord, ServiceKey, Session, ZoneRow,
     },
 };
 
@@ -23,18 +23,20 @@ macro_rules! pod {
 }
 
 pod!(
+    AddressOwner,
     Attachment,
     Bucket,
     Budgets<u64>,
     ClientKey,
+    ClientRow<u64>,
     ClientState<u64>,
     CookieKeys,
     Counters,
     GardenKey,
     GateConfig,
     Lost,
-    OwnedAddress,
+    OwnedWord,
     ServiceKey,
-    SessionRow,
+    Session,
     ZoneRow,
 );

@@ -16,7 +16,7 @@ use portal_common::{
 
 use crate::{
     packet::Packet,
-    tables::{Kernel, Program, case},
+    tables::{Kernel, Program, case, find},
 };
 
 /// No lookup below needs the interface: the zone is known by now.
@@ -25,6 +25,15 @@ const ANY_INTERFACE: u32 = 0;
 const LIVE: u64 = 1 << 63;
 const ESTRANGED: u64 = 1 << 62;
 const NO_CLASS: u64 = 0xff;
+
+/// The place of the client's row.
+#[inline(always)]
+pub(crate) fn call_find(client: ClientKey) -> Option<u32> {
+    match portal_find(client.to_word()) {
+        0 => None,
+        number => Some((number - 1) as u32),
+    }
+}
 
 /// [`stranger`], of the frame of this context.
 #[inline(always)]
@@ -55,6 +64,13 @@ pub(crate) fn call_bind(live: bool, request: &Binding) -> bool {
     let rest = u64::from(slot) << 8 | strictness as u64 | if live { LIVE } else { 0 };
     let [high, low] = claimed.words();
     portal_bind(client.to_word(), high, low, rest, now_ns) != 0
+}
+
+/// The number of the client's row, counted from 1; 0 where there is none.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_find(client: u64) -> u64 {
+    find(ClientKey::from_word(client)).map_or(0, |(slot, _)| u64::from(slot) + 1)
 }
 
 /// 0, or 1 where there is no case: that cannot be.

@@ -10,8 +10,8 @@ use portal_common::{
     decide::Case,
     event::{Event, FrameRecord, Lost},
     tables::{
-        Bucket, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
-        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, SessionRow, ZONE_ROWS, ZoneRow,
+        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
+        MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord, ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -28,21 +28,18 @@ pub(crate) static ZONES: Array<ZoneRow, { ZONE_ROWS as usize }, MMAPABLE> = Arra
 #[btf_map]
 pub(crate) static CONFIG: Array<GateConfig, { MAX_ZONES as usize }> = Array::new();
 
-/// Where in the table of sessions a client's is; the first bucket says how that is computed. User space sets the size, and maps it into its memory.
+/// Where in the table of clients one is; the first row says how that is computed. User space sets the size, and maps it into its memory.
 #[btf_map]
 pub(crate) static INDEX: Array<Bucket, 16_384, MMAPABLE> = Array::new();
 
-/// Who is logged in. Never an LRU: a flood of MAC addresses must not evict a guest. User space sets the size, and maps it into its memory.
+/// Who is logged in, and what came of it. Never an LRU: a flood of MAC addresses must not evict a guest. User space sets the size, and maps it into its
+/// memory: which also puts each row on cache lines of its own.
 #[btf_map]
-pub(crate) static SESSIONS: Array<SessionRow, 65_536, MMAPABLE> = Array::new();
-
-/// What each session has carried, by its slot. User space sets the size, and maps it into its memory: which also puts each on cache lines of its own.
-#[btf_map]
-pub(crate) static CLIENTS: Array<ClientState<KernelWord>, 65_536, MMAPABLE> = Array::new();
+pub(crate) static CLIENTS: Array<ClientRow<KernelWord>, 65_536, MMAPABLE> = Array::new();
 
 /// Who uses which address. User space sets the size. Not allocated beforehand: there is room for four addresses of each client, and few use them.
 #[btf_map]
-pub(crate) static OWNERS: HashMap<OwnedAddress, ClientKey, 65_536, NO_PREALLOC> = HashMap::new();
+pub(crate) static OWNERS: HashMap<OwnedWord, AddressOwner, 65_536, NO_PREALLOC> = HashMap::new();
 
 /// What strangers have spent. An LRU: a flood of MAC addresses gives the other strangers back what they have spent, and takes nothing from them.
 #[btf_map]

@@ -9,20 +9,20 @@ use aya_ebpf::{
 use portal_common::{
     Reason, bucket,
     budget::{Budgets, Limit},
-    decide::{Admission, Binding, Case, Tables},
+    decide::{Admission, Binding, Case, Member, Tables},
     event::{Event, Lost},
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
-        Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, Service, ServiceKey,
-        Session, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
+        AddressHash, AddressOwner, Attachment, ClientKey, ClientRow, ClientState, CookieKeys, GardenKey, GateConfig,
+        OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
 use crate::apart;
 use crate::maps::{
     CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, SERVICES,
-    SESSIONS, STRANGERS, ZONES,
+    STRANGERS, ZONES,
 };
 use crate::word::KernelWord;
 
@@ -82,28 +82,27 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
-    fn session(&self, client: &ClientKey) -> Option<&Session> {
-        let place = SessionIndex::from_bucket(INDEX.get(0)?).place(*client);
-        if !INDEX.get(place.filter.0)?.may_have(&place) {
-            return None;
-        }
-        let first = INDEX.get(place.buckets[0])?;
-        if let Some(slot) = first.slot_of(&place) {
-            let row = SESSIONS.get(slot)?;
-            if row.client == *client {
-                return Some(&row.session);
-            }
-        }
-        if first.sent_away() == 0 {
-            return None;
-        }
-        let row = SESSIONS.get(INDEX.get(place.buckets[1])?.slot_of(&place)?)?;
-        if row.client == *client { Some(&row.session) } else { None }
+    fn member(&self, client: &ClientKey) -> Option<Member<'_, KernelWord>> {
+        let (_, row) = find(*client)?;
+        Some((&row.session, &row.state))
+    }
+
+    #[inline(always)]
+    fn member_apart(&self, client: &ClientKey) -> Option<Member<'_, KernelWord>> {
+        let row = CLIENTS.get(apart::call_find(*client)?)?;
+        // It may have become another's.
+        if row.client == *client { Some((&row.session, &row.state)) } else { None }
     }
 
     #[inline(always)]
     fn state(&self, slot: u32) -> Option<&ClientState<KernelWord>> {
-        CLIENTS.get(slot)
+        CLIENTS.get(slot).map(|row| &row.state)
+    }
+
+    #[inline(always)]
+    fn address_hash(&self) -> AddressHash {
+        // Without an index nobody is logged in, and no address is looked for.
+        INDEX.get(0).map_or(AddressHash::new(0), |header| SessionIndex::from_bucket(header).address_hash())
     }
 
     #[inline(always)]
@@ -134,20 +133,24 @@ impl<const L: bool> Tables for Kernel<L> {
 
     #[inline(always)]
     fn owner(&self, address: &OwnedAddress) -> Option<ClientKey> {
-        // SAFETY: one aligned word.
-        unsafe { OWNERS.get(address) }.copied()
+        // SAFETY: only the first word is read, which is aligned. A row that is replaced meanwhile is another one.
+        unsafe { OWNERS.get(address.row(&self.address_hash())) }.map(|owner| owner.client)
     }
 
     #[inline(always)]
     fn own(&self, address: &OwnedAddress, client: ClientKey) {
         // Full: the session is bound all the same, and only another's claim to the address is not refused.
-        let _: Result<(), i32> = OWNERS.insert(address, client, 0);
+        let owner = AddressOwner { client, address: address.address() };
+        let _: Result<(), i32> = OWNERS.insert(address.row(&self.address_hash()), owner, 0);
     }
 
     #[inline(always)]
-    fn disown(&self, address: &OwnedAddress) {
-        // It may be gone already.
-        let _: Result<(), i32> = OWNERS.remove(address);
+    fn disown(&self, address: &OwnedWord, client: ClientKey) {
+        // SAFETY: as above.
+        if unsafe { OWNERS.get(address) }.is_some_and(|owner| owner.client == client) {
+            // It may be gone already.
+            let _: Result<(), i32> = OWNERS.remove(address);
+        }
     }
 
     #[inline(always)]
@@ -213,6 +216,29 @@ impl<const L: bool> Tables for Kernel<L> {
         }
         *now_ns
     }
+}
+
+/// The client's row, and which it is.
+#[inline(always)]
+pub(crate) fn find(client: ClientKey) -> Option<(u32, &'static ClientRow<KernelWord>)> {
+    let index = SessionIndex::from_bucket(INDEX.get(0)?);
+    let place = index.place(client);
+    if index.is_filtered() && !INDEX.get(place.filter.0)?.may_have(&place) {
+        return None;
+    }
+    let first = INDEX.get(place.buckets[0])?;
+    if let Some(slot) = first.slot_of(&place) {
+        let row = CLIENTS.get(slot)?;
+        if row.client == client {
+            return Some((slot, row));
+        }
+    }
+    if first.sent_away() == 0 {
+        return None;
+    }
+    let slot = INDEX.get(place.buckets[1])?.slot_of(&place)?;
+    let row = CLIENTS.get(slot)?;
+    if row.client == client { Some((slot, row)) } else { None }
 }
 
 // A function of its own: it is seldom called, and from many places.

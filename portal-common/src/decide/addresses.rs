@@ -5,7 +5,10 @@ use crate::{
     event::{Event, EventKind},
     protocol as p,
     reason::Reason,
-    tables::{Address, Bindings, ClientKey, MAX_BINDINGS, OwnedAddress, Service, ServiceKey, Strictness},
+    tables::{
+        Address, AddressWord, Bindings, ClientKey, MAX_BINDINGS, OwnedAddress, OwnedWord, Service, ServiceKey,
+        Strictness,
+    },
     word::Word,
 };
 
@@ -66,11 +69,10 @@ pub(super) fn conflict<T: Tables>(
 /// Whether a client keeps its addresses: it is logged in, and there.
 #[inline(always)]
 fn holds_on<T: Tables>(tables: &T, strictness: Strictness, owner: ClientKey, now_ns: u64) -> bool {
-    let Some(session) = tables.session(&owner) else { return false };
+    let Some((session, state)) = tables.member_apart(&owner) else { return false };
     if !session.is_live(now_ns) {
         return false;
     }
-    let Some(state) = tables.state(session.slot()) else { return false };
     let seen = state.last_seen_ns.load();
     if session.is_idle(seen, now_ns) {
         return false;
@@ -79,13 +81,12 @@ fn holds_on<T: Tables>(tables: &T, strictness: Strictness, owner: ClientKey, now
     matches!(strictness, Strictness::Strict) || now_ns.saturating_sub(seen) < OWNED_WHILE_SEEN_NS
 }
 
-/// Whether the session is bound to the address, given in words, already.
+/// Whether the session is bound to the address already.
 #[inline(always)]
-pub(super) fn is_bound<W: Word>(bindings: &Bindings<W>, [high, low]: [u64; 2]) -> bool {
+pub(super) fn is_bound<W: Word>(bindings: &Bindings<W>, address: AddressWord) -> bool {
     let mut i = 0;
     while i < MAX_BINDINGS {
-        let [bound_high, bound_low] = &bindings.addresses[i];
-        if bound_low.load() == low && bound_high.load() == high {
+        if bindings.words[i].load() == address.to_word() {
             return true;
         }
         i += 1;
@@ -120,8 +121,7 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
     let mut place = MAX_BINDINGS;
     let mut i = 0;
     while i < MAX_BINDINGS {
-        let [high, low] = &state.bindings.addresses[i];
-        if place == MAX_BINDINGS && high.load() == 0 && low.load() == 0 {
+        if place == MAX_BINDINGS && state.bindings.words[i].load() == 0 {
             place = i;
         }
         i += 1;
@@ -139,17 +139,12 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
         }
         tables.own(address, client);
         // Masked for the verifier's sake too.
-        let [high, low] = &state.bindings.addresses[place & (MAX_BINDINGS - 1)];
-        let old = [high.load(), low.load()];
-        if old != [0; 2] {
-            let displaced = OwnedAddress::new(address.zone(), Address::from_words(old));
-            if tables.owner(&displaced) == Some(client) {
-                tables.disown(&displaced);
-            }
+        let bound = &state.bindings.words[place & (MAX_BINDINGS - 1)];
+        let displaced = AddressWord::from_word(bound.load());
+        if displaced != AddressWord::NONE {
+            tables.disown(&OwnedWord::new(address.zone(), displaced), client);
         }
-        let [new_high, new_low] = address.address().words();
-        high.store(new_high);
-        low.store(new_low);
+        bound.store(tables.address_hash().word(claimed).to_word());
         tables.tell(&Event::new(now_ns, EventKind::AddressLearned, client).with_address(address));
     }
     true
@@ -158,15 +153,13 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
 /// Makes a client that has lost an address to another forget it: if it comes back, it is to be refused the address.
 #[inline(always)]
 fn unbind<T: Tables>(tables: &T, previous: &ClientKey, address: Address) {
-    let Some(session) = tables.session(previous) else { return };
-    let Some(state) = tables.state(session.slot()) else { return };
-    let words = address.words();
+    let Some((_, state)) = tables.member_apart(previous) else { return };
+    let lost = tables.address_hash().word(address).to_word();
     let mut i = 0;
     while i < MAX_BINDINGS {
-        let [high, low] = &state.bindings.addresses[i];
-        if low.load() == words[1] && high.load() == words[0] {
-            high.store(0);
-            low.store(0);
+        let bound = &state.bindings.words[i];
+        if bound.load() == lost {
+            bound.store(0);
         }
         i += 1;
     }

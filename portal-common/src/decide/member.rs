@@ -1,12 +1,12 @@
 //! What happens to the frames of a client that has logged in.
 
-use super::{Binding, Case, Decision, Tables, addresses, network::Kind, network::Network, refusal};
+use super::{Binding, Case, Decision, Member, Tables, addresses, network::Kind, network::Network, refusal};
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
     protocol::{self as p, icmpv6},
     reason::Reason,
-    tables::{Address, GateConfig, Session, Strictness},
+    tables::{Address, GateConfig, Strictness},
     word::Word as _,
 };
 
@@ -26,13 +26,11 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
     config: &GateConfig,
-    session: &Session,
+    (session, state): Member<'_, T::Word>,
     case: &mut Case,
 ) -> Result<(), Estranged> {
     let Case { network, client, now_ns, decision } = case;
     let (client, now_ns) = (*client, *now_ns);
-    // A session without a state is of no use: fail closed.
-    let state = tables.state(session.slot()).ok_or(Estranged::Idle)?;
     if session.is_idle(state.last_seen_ns.load(), now_ns) {
         return Err(Estranged::Idle);
     }
@@ -44,7 +42,7 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
     let claimed = network.claimed();
     if !matches!(strictness, Strictness::Off)
         && claimed != Address::UNSPECIFIED
-        && !addresses::is_bound(&state.bindings, claimed.words())
+        && !addresses::is_bound(&state.bindings, tables.address_hash().word(claimed))
         && !tables.bind(&Binding { client, claimed, slot: session.slot(), strictness, now_ns })
     {
         return Err(Estranged::Address);

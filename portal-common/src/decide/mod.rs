@@ -28,8 +28,8 @@ use crate::{
     meter::{Direction, Refusal},
     reason::Reason,
     tables::{
-        Address, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress, Service,
-        ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
+        Address, AddressHash, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress,
+        OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
     },
     word::Word,
 };
@@ -45,8 +45,10 @@ pub trait Tables {
     fn zone(&self, outer: u16, inner: u16) -> Option<Zone>;
     /// The zone's configuration.
     fn config(&self, zone: Zone) -> Option<&GateConfig>;
-    /// The client's session, live or expired.
-    fn session(&self, client: &ClientKey) -> Option<&Session>;
+    /// The client's session, live or expired, and its state.
+    fn member(&self, client: &ClientKey) -> Option<Member<'_, Self::Word>>;
+    /// [`Self::member`], which the kernel's verifier is given as a function by itself: 6 ns more, where that does not matter.
+    fn member_apart(&self, client: &ClientKey) -> Option<Member<'_, Self::Word>>;
     /// The state of a session, by its slot.
     fn state(&self, slot: u32) -> Option<&ClientState<Self::Word>>;
     /// What a destination is, if strangers may reach it.
@@ -55,12 +57,14 @@ pub trait Tables {
     fn garden(&self, destination: &GardenKey) -> bool;
     /// Until when a destination that was learned from DNS is in the walled garden: nanoseconds of CLOCK_MONOTONIC.
     fn learned_until(&self, destination: &ServiceKey) -> Option<u64>;
+    /// How clients' addresses become words.
+    fn address_hash(&self) -> AddressHash;
     /// Who uses an address.
     fn owner(&self, address: &OwnedAddress) -> Option<ClientKey>;
     /// From now on this client uses the address.
     fn own(&self, address: &OwnedAddress, client: ClientKey);
-    /// From now on nobody uses the address.
-    fn disown(&self, address: &OwnedAddress);
+    /// From now on nobody uses the address, if this client did.
+    fn disown(&self, address: &OwnedWord, client: ClientKey);
     /// What a stranger has spent.
     fn budgets(&self, stranger: &ClientKey) -> Option<&Budgets<Self::Word>>;
     /// Begins to count what a stranger spends; whether nobody had.
@@ -78,6 +82,9 @@ pub trait Tables {
     /// Now, in nanoseconds of CLOCK_MONOTONIC.
     fn now_ns(&self) -> u64;
 }
+
+/// A session, and its state.
+pub type Member<'a, W> = (&'a Session, &'a ClientState<W>);
 
 /// In place of both VLAN ids: the zone that counts what belongs to no zone, on an interface all of whose zones are in shadow mode. No tag has this
 /// id (IEEE 802.1Q-2018 table 9-2).
@@ -200,10 +207,10 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
     }
     read(frame, tables, *client, link, case);
     let mut estranged = None;
-    if let Some(session) = tables.session(client)
-        && session.is_live(case.now_ns)
+    if let Some(member) = tables.member_apart(client)
+        && member.0.is_live(case.now_ns)
     {
-        match member::decide(frame, tables, config, session, case) {
+        match member::decide(frame, tables, config, member, case) {
             Ok(()) => return,
             Err(why) => estranged = Some(why),
         }

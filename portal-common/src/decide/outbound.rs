@@ -93,9 +93,8 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
 ) -> Outbound {
     let client = case.client;
     let now_ns = tables.now_ns();
-    if let Some(session) = tables.session(&client)
+    if let Some((session, state)) = tables.member(&client)
         && session.is_live(now_ns)
-        && let Some(state) = tables.state(session.slot())
         && !session.is_idle(state.last_seen_ns.load(), now_ns)
     {
         let charged = meter::charge(state, session, Direction::Down, departure.load, now_ns, config);

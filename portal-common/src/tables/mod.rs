@@ -3,6 +3,7 @@
 //! Keys are byte arrays in network order, so that they have neither padding nor an endianness; values are fixed-width integers.
 //! A layout is what a pinned map holds: a change is a new pin version.
 
+mod binding;
 mod client;
 mod counters;
 mod index;
@@ -10,10 +11,11 @@ mod service;
 mod session;
 mod zone;
 
-pub use client::{Bindings, ClientState, Flow, MAX_BINDINGS};
+pub use binding::{AddressHash, AddressWord, Bindings, MAX_BINDINGS};
+pub use client::{ClientRow, ClientState, Flow};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
-pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex, SessionRow};
-pub use service::{Address, GardenKey, OwnedAddress, Service, ServiceKey};
+pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex};
+pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};
 

@@ -2,7 +2,7 @@
 
 use core::mem::{align_of, size_of};
 
-use super::Zone;
+use super::{AddressHash, AddressWord, ClientKey, Zone};
 
 /// An IPv4 or IPv6 address in 16 bytes; IPv4 is mapped into `::ffff:0:0/96` (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,32 +182,64 @@ impl GardenKey {
 
 /// An address in a zone, which at most one client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C, align(8))]
 pub struct OwnedAddress {
+    zone: Zone,
     address: Address,
-    zone: [u8; 2],
-    reserved: u16,
-    more_reserved: u32,
 }
 
 impl OwnedAddress {
     /// This address in this zone.
     #[inline(always)]
     pub const fn new(zone: Zone, address: Address) -> Self {
-        Self { address, zone: zone.bytes(), reserved: 0, more_reserved: 0 }
+        Self { zone, address }
     }
 
     /// Its zone.
+    #[inline(always)]
     pub const fn zone(&self) -> Zone {
-        Zone::from_bytes(self.zone)
+        self.zone
     }
 
     /// The address.
+    #[inline(always)]
     pub const fn address(&self) -> Address {
         self.address
     }
+
+    /// Its row in the table of addresses.
+    #[inline(always)]
+    pub const fn row(&self, hash: &AddressHash) -> OwnedWord {
+        OwnedWord::new(self.zone, hash.word(self.address))
+    }
+}
+
+/// A row's key in the table of addresses: an [`OwnedAddress`] in two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct OwnedWord {
+    zone: u64,
+    address: u64,
+}
+
+impl OwnedWord {
+    /// The address in this zone that has this word.
+    #[inline(always)]
+    pub const fn new(zone: Zone, address: AddressWord) -> Self {
+        Self { zone: zone.number() as u64, address: address.to_word() }
+    }
+}
+
+/// Who uses an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct AddressOwner {
+    /// Who.
+    pub client: ClientKey,
+    /// The address.
+    pub address: Address,
 }
 
 const _: () = assert!(size_of::<ServiceKey>() == 24 && align_of::<ServiceKey>() == 8);
 const _: () = assert!(size_of::<GardenKey>() == 24 && align_of::<GardenKey>() == 4);
-const _: () = assert!(size_of::<OwnedAddress>() == 24 && align_of::<OwnedAddress>() == 8);
+const _: () = assert!(size_of::<OwnedWord>() == 16 && align_of::<OwnedWord>() == 8);
+const _: () = assert!(size_of::<AddressOwner>() == 24 && align_of::<AddressOwner>() == 8);

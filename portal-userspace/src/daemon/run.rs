@@ -115,7 +115,7 @@ impl Setup {
         let fresh = pins.fresh_maps();
         let (mut gate, maps) = Gate::load(&pins, clients)?;
         let log = gate.take_log();
-        let store = Arc::new(SessionStore::over(maps.sessions, maps.clients, maps.owners)?);
+        let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
         let events = EventHub::default();
         let tables = Arc::new(Mutex::new(maps.zones));

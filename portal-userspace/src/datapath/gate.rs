@@ -17,7 +17,6 @@ use portal_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
-    clients::ClientStates,
     counters::CounterReader,
     explain,
     garden::GardenTables,
@@ -46,8 +45,6 @@ pub struct GateMaps {
     pub zones: ZoneTables,
     /// Who is logged in.
     pub sessions: SessionTable,
-    /// What each session has carried.
-    pub clients: ClientStates,
     /// Who uses which address.
     pub owners: Owners,
     /// The walled garden.
@@ -100,6 +97,7 @@ impl Gate {
         xdp_program(&mut ebpf, "gate")?.load().map_err(explain::program_refused)?;
         xdp_program(&mut ebpf, "explain")?.load().map_err(explain::program_refused)?;
         meter_program(&mut ebpf)?.load().map_err(explain::program_refused)?;
+        let sessions = SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "CLIENTS")?)?;
         let maps = GateMaps {
             names: ZoneNames::create()?,
             zones: ZoneTables::new(
@@ -107,9 +105,8 @@ impl Gate {
                 take(&mut ebpf, "CONFIG")?,
                 take(&mut ebpf, "SERVICES")?,
             )?,
-            sessions: SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "SESSIONS")?)?,
-            clients: ClientStates::new(&take(&mut ebpf, "CLIENTS")?)?,
-            owners: Owners::new(take(&mut ebpf, "OWNERS")?),
+            owners: Owners::new(take(&mut ebpf, "OWNERS")?, sessions.address_hash()),
+            sessions,
             garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),
             counters: CounterReader::new(take::<PerCpuArray<_, _>>(&mut ebpf, "COUNTERS")?),
             secrets: Secrets::over(take::<Array<_, CookieKeys>>(&mut ebpf, "COOKIE_KEYS")?)?,

@@ -14,7 +14,7 @@ use anyhow::{Result, ensure};
 use aya::maps::{Array, MapData};
 use portal_common::{
     siphash::Key,
-    tables::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, ClientKey, IndexEntry, IndexPlace, SessionIndex},
+    tables::{AddressHash, BUCKET_ENTRIES, BUCKET_WORDS, Bucket, ClientKey, IndexEntry, IndexPlace, SessionIndex},
 };
 
 use super::{mapped::Mapped, secrets::random_key};
@@ -87,6 +87,11 @@ impl IndexTable {
             self.write(bucket, self.rows.read(bucket).with_sent_away(sent_away));
             self.filter_word(bucket).store(bits, Release);
         }
+    }
+
+    /// How clients' addresses are hashed.
+    pub(super) fn address_hash(&self) -> AddressHash {
+        self.header.address_hash()
     }
 
     /// Where the client's entry is, and the place it names. `client` as in [`Self::repair`].
@@ -260,7 +265,10 @@ mod tests {
             let place = self.index.header.place(of);
             let [first, second] = place.buckets.map(|bucket| self.index.rows.read(bucket));
             let own = |slot: &u32| self.client(*slot) == of;
-            if !self.index.rows.read(place.filter.0).may_have(&place) {
+            let known = self.index.rows.read(place.filter.0).may_have(&place);
+            if !known {
+                let there = self.index.find(of, |slot| self.client(slot));
+                assert_eq!(there, None, "the filter knows everybody who is there");
                 return None;
             }
             first

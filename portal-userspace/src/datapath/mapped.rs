@@ -86,9 +86,16 @@ impl<V: Pod> Mapped<V> {
 
     /// Writes the value: the last word first, so that the first word is the last to change. Panics beyond the end.
     pub(super) fn write(&self, index: u32, value: &V) {
-        let from = ptr::from_ref(value).cast::<u64>();
-        for (i, word) in self.words(index).iter().enumerate().rev() {
-            // SAFETY: the value has so many words, all of them initialised: it is `Pod`, without padding.
+        self.write_part(index, 0, value);
+    }
+
+    /// Writes a part of a value, from this word of it on, as [`Self::write`] does. Panics beyond the value's end.
+    pub(super) fn write_part<P: Pod>(&self, index: u32, at: usize, part: &P) {
+        const { assert!(size_of::<P>().is_multiple_of(WORD)) };
+        let from = ptr::from_ref(part).cast::<u64>();
+        let words = &self.words(index)[at..at + size_of::<P>() / WORD];
+        for (i, word) in words.iter().enumerate().rev() {
+            // SAFETY: the part has so many words, all of them initialised: it is `Pod`, without padding.
             word.store(unsafe { from.add(i).read_unaligned() }, Release);
         }
     }

@@ -2,7 +2,6 @@
 
 pub mod attachment;
 mod attachments;
-pub mod clients;
 pub mod counters;
 mod explain;
 pub mod garden;

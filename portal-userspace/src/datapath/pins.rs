@@ -21,8 +21,8 @@ use aya::maps::{MapInfo, MapType};
 use portal_common::{
     budget::Budgets,
     tables::{
-        Bucket, COUNTER_ROWS, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, MAX_INTERFACES,
-        MAX_QUEUES, MAX_ZONES, OwnedAddress, ServiceKey, SessionIndex, SessionRow, ZONE_ROWS, ZoneRow,
+        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
+        MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord, ServiceKey, SessionIndex, ZONE_ROWS, ZoneRow,
     },
 };
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -123,15 +123,14 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
     let map =
         |name, kind, key_size, value_size, max_entries| SharedMap { name, kind, key_size, value_size, max_entries };
     let index = size_of::<u32>();
-    let (client, owned, service) = (size_of::<ClientKey>(), size_of::<OwnedAddress>(), size_of::<ServiceKey>());
+    let (client, owned, service) = (size_of::<ClientKey>(), size_of::<OwnedWord>(), size_of::<ServiceKey>());
     let trie_key = index + size_of::<GardenKey>();
     vec![
         map("ZONES", MapType::Array, index, size_of::<ZoneRow>(), ZONE_ROWS),
         map("CONFIG", MapType::Array, index, size_of::<GateConfig>(), MAX_ZONES),
-        map("SESSIONS", MapType::Array, index, size_of::<SessionRow>(), clients),
-        map("CLIENTS", MapType::Array, index, size_of::<ClientState<u64>>(), clients),
+        map("CLIENTS", MapType::Array, index, size_of::<ClientRow<u64>>(), clients),
         map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_rows(clients)),
-        map("OWNERS", MapType::Hash, owned, client, max_owners(clients)),
+        map("OWNERS", MapType::Hash, owned, size_of::<AddressOwner>(), max_owners(clients)),
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
         map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),
         map("GARDEN", MapType::LpmTrie, trie_key, index, MAX_GARDEN),

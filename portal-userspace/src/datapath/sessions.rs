@@ -3,27 +3,34 @@
 //! A client is logged in if the index has an entry for it. The entry is one word, written last and taken away first, so that the gate never finds a
 //! session that is half written.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{
-        AtomicU32,
-        Ordering::{AcqRel, Acquire, Release},
+use std::{
+    mem::offset_of,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicU32,
+            Ordering::{AcqRel, Acquire, Release},
+        },
     },
 };
 
 use anyhow::Result;
 use aya::maps::{Array, MapData};
-use portal_common::tables::{Bucket, ClientKey, Session, SessionRow};
+use portal_common::tables::{AddressHash, Bucket, ClientKey, ClientRow, ClientState, Session};
 
 use super::{
     index::{At, Crowded, IndexTable},
     mapped::Mapped,
 };
 
-/// The kernel's table of sessions. Only the daemon writes it.
+/// Where these are in a row, words.
+const SESSION_AT: usize = offset_of!(ClientRow<u64>, session) / size_of::<u64>();
+const STATE_AT: usize = offset_of!(ClientRow<u64>, state) / size_of::<u64>();
+
+/// The kernel's table of sessions. Only the daemon says who is in it.
 pub struct SessionTable {
     index: IndexTable,
-    rows: Mapped<SessionRow>,
+    rows: Mapped<ClientRow<u64>>,
     /// All slots from this one on are nobody's: a walk ends here, which in an idle network is at once.
     end: AtomicU32,
     /// Held over every change: the gate needs no lock, two writers do.
@@ -56,11 +63,11 @@ impl SessionTable {
     }
 
     /// The table in maps that a program reads. New ones are prepared; of others the sessions stay.
-    pub fn new(index: &Array<MapData, Bucket>, rows: &Array<MapData, SessionRow>) -> Result<Self> {
+    pub fn new(index: &Array<MapData, Bucket>, rows: &Array<MapData, ClientRow<u64>>) -> Result<Self> {
         Ok(Self::over(IndexTable::new(index, rows.len())?, Mapped::new(rows)?))
     }
 
-    fn over(index: IndexTable, rows: Mapped<SessionRow>) -> Self {
+    fn over(index: IndexTable, rows: Mapped<ClientRow<u64>>) -> Self {
         let table = Self { index, rows, end: AtomicU32::new(0), writing: Mutex::default() };
         table.repair();
         table
@@ -104,8 +111,9 @@ impl SessionTable {
         let previous = self.find_entry(client);
         // Where the client's session runs on in its slot, each word of it changes by itself: for some nanoseconds it has new limits and an old end.
         self.end.fetch_max(slot + 1, AcqRel);
-        let before = self.rows.read(slot);
-        self.rows.write(slot, &SessionRow { client, session });
+        let before = self.client_at(slot);
+        self.rows.write_part(slot, SESSION_AT, &session);
+        self.rows.write_part(slot, 0, &client);
         match previous {
             Some((_, old)) if old == slot => {}
             Some((at, old)) => {
@@ -114,12 +122,27 @@ impl SessionTable {
             }
             None => {
                 if let Err(Crowded) = self.index.insert(client, slot, |slot| self.client_at(slot)) {
-                    self.rows.write(slot, &before);
+                    self.rows.write_part(slot, 0, &before);
                     return Err(InsertError::Crowded);
                 }
             }
         }
         Ok(())
+    }
+
+    /// What came of the session in this slot. The kernel may be changing it: each word is right, but they may be of different frames. Panics beyond the last.
+    pub fn state(&self, slot: u32) -> ClientState<u64> {
+        self.rows.read(slot).state
+    }
+
+    /// Writes what came of a session: to be done before a session has the slot, as the kernel counts there without asking. Panics beyond the last.
+    pub fn write_state(&self, slot: u32, state: &ClientState<u64>) {
+        self.rows.write_part(slot, STATE_AT, state);
+    }
+
+    /// How clients' addresses are hashed.
+    pub fn address_hash(&self) -> AddressHash {
+        self.index.address_hash()
     }
 
     /// Removes the client's session; whether there was one. When this returns, the client is a stranger.
@@ -140,7 +163,7 @@ impl SessionTable {
             if self.client_at(slot) == ClientKey::NONE {
                 continue;
             }
-            let SessionRow { client, session } = self.rows.read(slot);
+            let ClientRow { client, session, .. } = self.rows.read(slot);
             // A slot may be on its way from one client to another.
             let settled = session.slot() == slot && self.slot_of(client) == Some(slot);
             if settled && wanted(client, &session) {
@@ -168,7 +191,7 @@ impl SessionTable {
 
     /// Makes the slot nobody's.
     fn forget(&self, slot: u32) {
-        self.rows.words(slot)[0].store(ClientKey::NONE.to_word(), Release);
+        self.rows.write_part(slot, 0, &ClientKey::NONE);
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {

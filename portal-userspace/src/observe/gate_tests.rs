@@ -59,7 +59,7 @@ struct Rest {
 
 fn bench() -> (Bench, Rest) {
     let (gate, maps) = Gate::load_unpinned(16).expect("loading a BPF program needs root");
-    let GateMaps { mut zones, sessions, clients, owners, counters, captured, events, captures, lost, .. } = maps;
+    let GateMaps { mut zones, sessions, owners, counters, captured, events, captures, lost, .. } = maps;
     let policy = ZonePolicy {
         zone: Zone::FIRST,
         attachment: Attachment::new(LO, VLAN, 0),
@@ -76,7 +76,7 @@ fn bench() -> (Bench, Rest) {
         let config = zones.config(zone)?;
         zones.configure(zone, config.with_capturing(on))
     });
-    let store = Arc::new(SessionStore::over(sessions, clients, owners).unwrap());
+    let store = Arc::new(SessionStore::over(sessions, owners).unwrap());
     let gate = Arc::new(Mutex::new(gate));
     let explainer = Explainer::new(Program(Arc::clone(&gate)), Box::new(|_, _| Some(b"a response".to_vec())));
     (Bench { gate, explainer, counters }, Rest { store, captured, events, captures, lost })

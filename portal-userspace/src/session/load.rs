@@ -105,7 +105,7 @@ impl SessionStore {
         };
         for (&(client, saved), &slot) in live.iter().zip(&slots) {
             // The kernel counts without asking: what it counts to must be there before the session.
-            self.states.write(slot, &state(saved, clocks));
+            self.table.write_state(slot, &state(saved, clocks));
             if let Err(e) = self.table.insert(client, session(saved, slot, clocks)) {
                 for (client, _) in &live {
                     self.table.remove(*client);

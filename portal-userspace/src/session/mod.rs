@@ -185,7 +185,7 @@ impl SessionService {
     }
 
     fn view(&self, entry: &Entry, now_ns: u64) -> ClientView {
-        ClientView::new(&self.name, entry, now_ns)
+        self.store.view(&self.name, entry, now_ns)
     }
 
     fn key(&self, mac: Mac) -> ClientKey {

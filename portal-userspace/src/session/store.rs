@@ -2,17 +2,18 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use portal_common::tables::{ClientKey, ClientState, OwnedAddress, Session, Zone};
+use portal_common::tables::{ClientKey, ClientState, Session, Zone};
 
 use super::{Cause, ClientView, SessionError, SessionEvents, slots::Slots};
 use crate::{
     clock,
-    datapath::{clients::ClientStates, owners::Owners, pins::max_owners, sessions::SessionTable},
+    datapath::{owners::Owners, pins::max_owners, sessions::SessionTable},
     net::Mac,
 };
 
@@ -24,7 +25,6 @@ const SEARCH_SHARE: u32 = 20;
 /// The sessions of all zones.
 pub struct SessionStore {
     pub(super) table: SessionTable,
-    pub(super) states: ClientStates,
     pub(super) owners: Owners,
     pub(super) slots: Slots,
     zones: RwLock<HashMap<Zone, String>>,
@@ -60,12 +60,11 @@ impl Entry {
 
 impl SessionStore {
     /// The sessions in these tables; what is in them stays.
-    pub fn over(table: SessionTable, states: ClientStates, owners: Owners) -> Result<Self> {
+    pub fn over(table: SessionTable, owners: Owners) -> Result<Self> {
         let used: Vec<u32> = table.find(|_, _| true).iter().map(|(_, session)| session.slot()).collect();
-        let slots = Slots::new(states.slots(), used);
+        let slots = Slots::new(table.capacity(), used);
         Ok(Self {
             table,
-            states,
             owners,
             slots,
             zones: RwLock::default(),
@@ -77,14 +76,15 @@ impl SessionStore {
 
     /// Sessions in tables of their own, that no program reads.
     pub fn create(capacity: u32) -> Result<Self> {
-        let owners = Owners::create(max_owners(capacity))?;
-        Self::over(SessionTable::create(capacity)?, ClientStates::create(capacity)?, owners)
+        let table = SessionTable::create(capacity)?;
+        let owners = Owners::create(max_owners(capacity), table.address_hash())?;
+        Self::over(table, owners)
     }
 
     /// As the next daemon finds it.
     #[cfg(test)]
     pub(super) fn reopened(self) -> Self {
-        Self::over(self.table, self.states, self.owners).unwrap()
+        Self::over(self.table, self.owners).unwrap()
     }
 
     /// How many sessions fit, in all zones together.
@@ -117,7 +117,15 @@ impl SessionStore {
     pub fn list(&self) -> Result<Vec<ClientView>, SessionError> {
         let now = clock::now_ns();
         let live = self.find(|_| true, |entry, now| entry.over(now).is_none());
-        Ok(live.iter().map(|entry| ClientView::new(&self.zone_name(entry.client.zone()), entry, now)).collect())
+        Ok(live.iter().map(|entry| self.view(&self.zone_name(entry.client.zone()), entry, now)).collect())
+    }
+
+    /// The session as people and programs see it.
+    pub(super) fn view(&self, zone: &str, entry: &Entry, now_ns: u64) -> ClientView {
+        // One that cannot be read is left out: it is shown, and nothing depends on it.
+        let address = |word| self.owners.address(entry.client.zone(), word).ok().flatten();
+        let bound = entry.state.bindings.iter().filter_map(address).map(IpAddr::from).collect();
+        ClientView::new(zone, entry, bound, now_ns)
     }
 
     /// Removes sessions that are over; how many. Up to a microsecond for each session: not for an async task.
@@ -176,7 +184,7 @@ impl SessionStore {
         let now = clock::now_ns();
         let mut found = Vec::new();
         for (client, session) in self.table.find(|client, _| whose(client)) {
-            let state = self.states.read(session.slot());
+            let state = self.table.state(session.slot());
             let entry = Entry { client, session, state };
             if wanted(&entry, now) {
                 found.push(entry);
@@ -190,7 +198,7 @@ impl SessionStore {
     /// The client's entry, over or not.
     pub(super) fn read(&self, client: ClientKey) -> Option<Entry> {
         let session = self.table.get(client)?;
-        let state = self.states.read(session.slot());
+        let state = self.table.state(session.slot());
         Some(Entry { client, session, state })
     }
 
@@ -242,7 +250,7 @@ impl SessionStore {
             let slot = self.slots.take().ok_or(SessionError::Full { capacity: self.capacity() })?;
             let state = ClientState::default();
             let session = session(now, None, slot);
-            self.states.write(slot, &state);
+            self.table.write_state(slot, &state);
             if let Err(e) = self.table.insert(client, session) {
                 self.slots.untake(slot);
                 return Err(e.into());
@@ -257,9 +265,9 @@ impl SessionStore {
     fn end(&self, Entry { client, session, .. }: &Entry, cause: Cause) -> Result<(), SessionError> {
         self.table.remove(*client);
         // From here on the client is a stranger. Its state is read again: the gate may have bound another address.
-        let state = self.states.read(session.slot());
-        for address in state.bindings.iter() {
-            self.owners.release(&OwnedAddress::new(client.zone(), address), *client).map_err(SessionError::Kernel)?;
+        let state = self.table.state(session.slot());
+        for word in state.bindings.iter() {
+            self.owners.release(client.zone(), word, *client).map_err(SessionError::Kernel)?;
         }
         self.slots.give_back(session.slot());
         self.tell(*client, cause);

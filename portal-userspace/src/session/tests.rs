@@ -49,9 +49,9 @@ fn in_kernel(service: &SessionService, mac: Mac) -> Option<Session> {
 /// Writes what the gate would.
 fn carry(service: &SessionService, mac: Mac, change: impl Fn(&mut ClientState<u64>)) {
     let slot = in_kernel(service, mac).unwrap().slot();
-    let mut state = service.store.states.read(slot);
+    let mut state = service.store.table.state(slot);
     change(&mut state);
-    service.store.states.write(slot, &state);
+    service.store.table.write_state(slot, &state);
 }
 
 #[test]
@@ -290,13 +290,16 @@ fn zones_have_sessions_of_their_own_in_one_table() {
 #[test]
 fn what_a_client_used_is_free_when_its_session_ends() {
     let service = service(8, "8h");
-    let address = |last| Address::v4([192, 0, 2, last]);
+    let address = |last| match last {
+        1 => Address::v4([192, 0, 2, 1]),
+        last => Address::v6(std::array::from_fn(|i| if i == 0 { 0xfe } else { last })),
+    };
     let owned = |last| OwnedAddress::new(Zone::FIRST, address(last));
     let owners = &service.store.owners;
     service.allow(mac(1), None).unwrap();
     carry(&service, mac(1), |state| {
-        state.bindings.addresses[0] = address(1).words();
-        state.bindings.addresses[5] = address(2).words();
+        state.bindings.words[0] = owners.hash().word(address(1)).to_word();
+        state.bindings.words[5] = owners.hash().word(address(2)).to_word();
     });
     owners.insert(owned(1), service.key(mac(1))).unwrap();
     owners.insert(owned(2), service.key(mac(2))).unwrap();

@@ -91,7 +91,7 @@ impl LimitsView {
 
 impl ClientView {
     /// The session as seen at this instant of `CLOCK_MONOTONIC`, in nanoseconds.
-    pub(super) fn new(zone: &str, entry: &Entry, now_ns: u64) -> Self {
+    pub(super) fn new(zone: &str, entry: &Entry, bound_addresses: Vec<IpAddr>, now_ns: u64) -> Self {
         let Entry { client, session, state } = entry;
         let online = Duration::from_nanos(now_ns.saturating_sub(session.started_ns()));
         let remaining = Duration::from_nanos(session.expires_ns().saturating_sub(now_ns));
@@ -109,7 +109,7 @@ impl ClientView {
             up: FlowView::from(&state.up),
             down: FlowView::from(&state.down),
             limits: LimitsView::new(entry),
-            bound_addresses: state.bindings.iter().map(IpAddr::from).collect(),
+            bound_addresses,
             addresses: Vec::new(),
         }
     }
@@ -124,7 +124,7 @@ fn rfc3339(time: Option<SystemTime>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use portal_common::tables::{Address, ClientKey, ClientState, Rate, Zone};
+    use portal_common::tables::{ClientKey, ClientState, Rate, Zone};
 
     use super::*;
 
@@ -135,7 +135,7 @@ mod tests {
         let seen = |session, now| {
             let entry =
                 Entry { client, session, state: ClientState { last_seen_ns: 90 * second, ..ClientState::default() } };
-            ClientView::new("guest", &entry, now)
+            ClientView::new("guest", &entry, Vec::new(), now)
         };
         let view = seen(Session::new(50 * second, 160 * second, 0), 100 * second);
         assert_eq!((view.online_seconds, view.remaining_seconds, view.last_seen_seconds), (50, Some(60), Some(10)));
@@ -159,11 +159,11 @@ mod tests {
         let mut state = ClientState { quota_used: 300, ..ClientState::default() };
         state.up = Flow { packets: 2, bytes: 200, bucket: 9 };
         state.down = Flow { packets: 1, bytes: 100, bucket: 9 };
-        state.bindings.addresses[3] = Address::v4([192, 0, 2, 7]).words();
-        let view = ClientView::new("guest", &Entry { client, session, state }, 5);
+        let bound = vec![IpAddr::from([192, 0, 2, 7])];
+        let view = ClientView::new("guest", &Entry { client, session, state }, bound.clone(), 5);
         assert_eq!((view.zone.as_str(), view.last_seen_seconds), ("guest", None));
         assert_eq!((view.up, view.down), (FlowView { packets: 2, bytes: 200 }, FlowView { packets: 1, bytes: 100 }));
-        assert_eq!(view.bound_addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(view.bound_addresses, bound);
         assert_eq!(
             view.limits,
             LimitsView {

@@ -58,7 +58,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
             ntp: Vec::new(),
         };
         maps.zones.fill(&policy)?;
-        let store = SessionStore::over(maps.sessions, maps.clients, maps.owners)?;
+        let store = SessionStore::over(maps.sessions, maps.owners)?;
         let start = Instant::now();
         let read = Image::decode(&bytes)?;
         decoding.push(start.elapsed());

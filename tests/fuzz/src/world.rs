@@ -9,8 +9,8 @@ use portal_common::{
     budget::{Class, Limit},
     host::HostTables,
     tables::{
-        Address, Attachment, ClientKey, ClientState, GardenKey, GateConfig, HttpsPolicy, MAX_BINDINGS, OwnedAddress,
-        Service, ServiceKey, Session, Strictness, Zone,
+        Address, Attachment, ClientKey, ClientState, GardenKey, GateConfig, HttpsPolicy, OwnedAddress, Service,
+        ServiceKey, Session, Strictness, Zone,
     },
 };
 
@@ -169,10 +169,8 @@ impl World {
             tables.owners.borrow_mut().extend(DISPUTED.map(|address| (OwnedAddress::new(HOME, address), other)));
         }
         if self.crowded {
-            for (i, [high, low]) in tables.states[0].bindings.addresses.iter().enumerate().take(MAX_BINDINGS) {
-                let words = v6(0x100, i as u16 + 1).words();
-                high.store(words[0], Relaxed);
-                low.store(words[1], Relaxed);
+            for (i, bound) in tables.states[0].bindings.words.iter().enumerate() {
+                bound.store(tables.hash.word(v6(0x100, i as u16 + 1)).to_word(), Relaxed);
             }
         }
     }

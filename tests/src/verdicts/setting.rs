@@ -10,8 +10,8 @@ use portal_common::{
     budget::{Class, Limit},
     host::HostTables,
     tables::{
-        Address, Attachment, Bindings, ClientKey, ClientState, CookieKeys, Flow, GardenKey, GateConfig, HttpsPolicy,
-        MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Strictness, Zone,
+        Address, AddressHash, Attachment, Bindings, ClientKey, ClientState, CookieKeys, Flow, GardenKey, GateConfig,
+        HttpsPolicy, MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Strictness, Zone,
     },
 };
 use portal_userspace::datapath::{gate::GateMaps, zones::ZonePolicy};
@@ -178,6 +178,18 @@ pub struct Client {
     pub session: Session,
     /// What it has carried.
     pub state: ClientState<u64>,
+    /// The addresses it is bound to.
+    pub addresses: Vec<Address>,
+}
+
+impl Client {
+    fn state(&self, hash: &AddressHash) -> ClientState<u64> {
+        let mut bindings = Bindings::default();
+        for (word, address) in bindings.words.iter_mut().zip(&self.addresses) {
+            *word = hash.word(*address).to_word();
+        }
+        ClientState { bindings, ..self.state }
+    }
 }
 
 impl Setting {
@@ -236,7 +248,7 @@ impl Setting {
             maps.zones.configure(*zone, GateConfig::UNFILLED)?;
         }
         for client in &self.clients {
-            maps.clients.write(client.session.slot(), &client.state);
+            maps.sessions.write_state(client.session.slot(), &client.state(&maps.sessions.address_hash()));
             maps.sessions.insert(client.key, client.session)?;
         }
         for (address, client) in &self.owners {
@@ -251,9 +263,10 @@ impl Setting {
         Ok(())
     }
 
-    /// The same in tables on the host.
-    pub fn host(&self, keys: CookieKeys) -> HostTables {
+    /// The same in tables on the host, with the kernel's hash of addresses.
+    pub fn host(&self, keys: CookieKeys, hash: AddressHash) -> HostTables {
         let mut host = HostTables::new(keys);
+        host.hash = hash;
         host.ifindex = self.ifindex;
         for policy in &self.zones {
             host.zones.insert(policy.attachment, policy.zone);
@@ -267,7 +280,7 @@ impl Setting {
         host.states.resize_with(SLOTS as usize, ClientState::default);
         for client in &self.clients {
             host.sessions.insert(client.key, client.session);
-            host.states[client.session.slot() as usize] = atomic(&client.state);
+            host.states[client.session.slot() as usize] = atomic(&client.state(&hash));
         }
         host.owners.borrow_mut().extend(self.owners.iter().copied());
         host.garden = self.garden.iter().map(|(key, bits)| (GardenKey::EXACT_BITS + u32::from(*bits), *key)).collect();
@@ -307,16 +320,19 @@ fn clients() -> Vec<Client> {
     let live = |slot| Session::new(0, Session::NEVER, slot);
     let fresh = ClientState::default();
     let ahead = Flow { bucket: FAR_NS, ..Flow::default() };
-    let mut settled = Bindings::default();
-    for (place, address) in settled.addresses.iter_mut().zip(settled_addresses()) {
-        *place = address.words();
-    }
-    let mut owned = Bindings::default();
-    owned.addresses[0] = Address::v4(OWNED_V4).words();
-    owned.addresses[1] = Address::v6(OWNED_V6).words();
+    let owned = [Address::v4(OWNED_V4), Address::v6(OWNED_V6)];
     // Seen in the future: an owner does not become stale while a slow machine runs the test.
-    let there = ClientState { last_seen_ns: FAR_NS, bindings: owned, ..fresh };
-    let client = |zone, mac, session, state| Client { key: ClientKey::new(zone, mac), session, state };
+    let there = ClientState { last_seen_ns: FAR_NS, ..fresh };
+    let client = |zone, mac, session, state| Client {
+        key: ClientKey::new(zone, mac),
+        session,
+        state,
+        addresses: match mac {
+            OWNER => owned.to_vec(),
+            SETTLED => settled_addresses().collect(),
+            _ => Vec::new(),
+        },
+    };
     vec![
         client(LEARN, GUEST, live(0), fresh),
         client(LEARN, EXPIRED, Session::new(0, 1, 1), fresh),
@@ -324,7 +340,7 @@ fn clients() -> Vec<Client> {
         client(LEARN, SPENT, live(3).with_quota(1_000), ClientState { quota_used: 2_000, ..fresh }),
         client(LEARN, IDLE, live(4).with_idle_s(1), fresh),
         client(LEARN, OWNER, live(5), there),
-        client(STRICT, SETTLED, live(6), ClientState { bindings: settled, ..fresh }),
+        client(STRICT, SETTLED, live(6), fresh),
         client(UNCHECKED, FREE, live(7), fresh),
         client(UNCHECKED, OWNER, live(8), there),
         client(SHADOW, GUEST, live(9), fresh),
@@ -341,7 +357,7 @@ fn settled_addresses() -> impl Iterator<Item = Address> {
 
 /// The same state, as the host's tables hold it.
 fn atomic(state: &ClientState<u64>) -> ClientState<AtomicU64> {
-    let ClientState { last_seen_ns, quota_used, up, down, bindings } = *state;
+    let ClientState { last_seen_ns, bindings, reserved, quota_used, up, down } = *state;
     let flow =
         |flow: Flow<u64>| Flow { packets: flow.packets.into(), bytes: flow.bytes.into(), bucket: flow.bucket.into() };
     ClientState {
@@ -349,7 +365,8 @@ fn atomic(state: &ClientState<u64>) -> ClientState<AtomicU64> {
         quota_used: quota_used.into(),
         up: flow(up),
         down: flow(down),
-        bindings: Bindings { addresses: bindings.addresses.map(|words| words.map(Into::into)) },
+        bindings: Bindings { words: bindings.words.map(Into::into) },
+        reserved: reserved.map(Into::into),
     }
 }
 
@@ -366,6 +383,7 @@ pub fn plain(state: &ClientState<AtomicU64>) -> ClientState<u64> {
         quota_used: load(&state.quota_used),
         up: flow(&state.up),
         down: flow(&state.down),
-        bindings: Bindings { addresses: state.bindings.addresses.each_ref().map(|words| words.each_ref().map(load)) },
+        bindings: Bindings { words: state.bindings.words.each_ref().map(load) },
+        reserved: state.reserved.each_ref().map(load),
     }
 }

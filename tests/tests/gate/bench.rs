@@ -10,12 +10,12 @@ use portal_common::{
     Reason,
     budget::Budgets,
     cookie,
-    decide::{Action, Case, Departure, Outbound, decide, locate, outbound},
+    decide::{Action, Case, Departure, Outbound, Tables as _, decide, locate, outbound},
     event::RELAYED_MARK,
     frame::MAX_REDIRECTED_LEN,
     host::HostTables,
     meter::Load,
-    tables::{Bindings, ClientKey, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedAddress, Strictness, UNZONED_ROW, Zone},
+    tables::{Bindings, ClientKey, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedWord, Strictness, UNZONED_ROW, Zone},
 };
 use portal_lab::verdicts::{
     frames::Cookies,
@@ -100,7 +100,7 @@ impl Bench {
     pub(crate) fn without_responder(setting: &Setting) -> Self {
         let (gate, mut maps) = Gate::load_unpinned(SLOTS).expect("the gate loads; this test needs root");
         setting.fill(&mut maps).expect("there is room");
-        let host = setting.host(maps.secrets.keys());
+        let host = setting.host(maps.secrets.keys(), maps.sessions.address_hash());
         Self { gate, maps, host, counted: BTreeMap::new(), responder: None }
     }
 
@@ -132,17 +132,14 @@ impl Bench {
             if !learns || plain(state).bindings.iter().count() < MAX_BINDINGS {
                 continue;
             }
-            let mut kernel = self.maps.clients.read(slot);
-            for address in kernel.bindings.iter() {
-                let address = OwnedAddress::new(client.zone(), address);
-                self.maps.owners.release(&address, *client).expect("it is writable");
-                if self.host.owners.borrow().get(&address) == Some(client) {
-                    self.host.owners.borrow_mut().remove(&address);
-                }
+            let mut kernel = self.maps.sessions.state(slot);
+            for word in kernel.bindings.iter() {
+                self.maps.owners.release(client.zone(), word, *client).expect("it is writable");
+                self.host.disown(&OwnedWord::new(client.zone(), word), *client);
             }
             kernel.bindings = Bindings::default();
-            self.maps.clients.write(slot, &kernel);
-            for word in state.bindings.addresses.iter().flatten() {
+            self.maps.sessions.write_state(slot, &kernel);
+            for word in &state.bindings.words {
                 word.store(0, Ordering::Relaxed);
             }
         }
@@ -289,7 +286,7 @@ impl Bench {
     /// Everything that a frame could change in the kernel's tables.
     pub(crate) fn state(&mut self) -> State {
         let counters = (0..=UNZONED_ROW).map(|row| self.read_row(row)).collect();
-        let clients: Vec<_> = (0..SLOTS).map(|slot| self.maps.clients.read(slot)).collect();
+        let clients: Vec<_> = (0..SLOTS).map(|slot| self.maps.sessions.state(slot)).collect();
         let owners = sorted(self.host.owners.borrow().keys().map(|address| {
             (format!("{address:?}"), format!("{:?}", self.maps.owners.owner(address).expect("it is readable")))
         }));
@@ -302,7 +299,7 @@ impl Bench {
     /// Demands that what the sessions have carried and are bound to is the same in the kernel and on the host.
     pub(crate) fn demand_equal_states(&self) {
         for (slot, state) in self.host.states.iter().enumerate() {
-            let (mut kernel, mut host) = (self.maps.clients.read(slot as u32), plain(state));
+            let (mut kernel, mut host) = (self.maps.sessions.state(slot as u32), plain(state));
             // By the clock, which they read one after the other.
             (kernel.last_seen_ns, host.last_seen_ns) = (0, 0);
             assert_eq!(kernel, host, "the state of slot {slot}: the kernel's and the host's");

@@ -110,7 +110,7 @@ async fn started(pins: &Path, config_path: &Path, names: &[&str]) -> Result<Zone
     let config = Config::load(config_path)?;
     let pins = Pins::lock(pins)?;
     let (gate, maps) = Gate::load(&pins, 16)?;
-    let store = Arc::new(SessionStore::over(maps.sessions, maps.clients, maps.owners)?);
+    let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
     let tables = Arc::new(Mutex::new(maps.zones));
     let manager = ZoneManager::new(Parts {
         config_path: config_path.to_owned(),
