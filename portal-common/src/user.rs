@@ -8,8 +8,8 @@ use crate::{
     budget::Budgets,
     event::Lost,
     tables::{
-        Attachment, Bucket, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress,
-        ServiceKey, SessionRow, ZoneRow,
+        Attachment, Bucket, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, KnownAnswer,
+        OwnedAddress, ServiceKey, SessionRow, ZoneRow,
     },
 };
 
@@ -32,6 +32,7 @@ pod!(
     Counters,
     GardenKey,
     GateConfig,
+    KnownAnswer,
     Lost,
     OwnedAddress,
     ServiceKey,

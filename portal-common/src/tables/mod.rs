@@ -6,6 +6,7 @@
 mod client;
 mod counters;
 mod index;
+mod known_answer;
 mod service;
 mod session;
 mod zone;
@@ -13,6 +14,10 @@ mod zone;
 pub use client::{Bindings, ClientState, Flow, MAX_BINDINGS};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
 pub use index::{BUCKET_ENTRIES, Bucket, IndexEntry, IndexPlace, SessionIndex, SessionRow};
+pub use known_answer::{
+    KNOWN_PLACES, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_SEEDS, KNOWN_STATUSES,
+    KnownAnswer, KnownPlace, absorb, asked, is_known,
+};
 pub use service::{Address, GardenKey, OwnedAddress, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};
