@@ -196,6 +196,12 @@ impl Case {
         self.client
     }
 
+    /// When the frame was decided about, nanoseconds of CLOCK_MONOTONIC.
+    #[inline(always)]
+    pub const fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
     /// A case that nothing is known of.
     pub const EMPTY: Self = Self {
         network: Network::EMPTY,

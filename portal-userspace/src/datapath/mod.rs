@@ -7,6 +7,7 @@ pub mod counters;
 mod explain;
 pub mod garden;
 pub mod gate;
+pub mod known;
 mod link;
 mod mapped;
 mod meter;
