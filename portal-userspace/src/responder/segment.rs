@@ -92,6 +92,11 @@ impl Path {
         }
     }
 
+    /// Whether the client expects TLS there.
+    pub fn is_tls(&self) -> bool {
+        self.tuple().is_tls()
+    }
+
     /// The connection, as the client's packets name it.
     pub fn tuple(&self) -> FourTuple {
         let (source, destination) = match self.addresses {
