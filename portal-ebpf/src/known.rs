@@ -2,7 +2,10 @@
 //!
 //! A function of its own, as those of [`crate::apart`] are. Beside what the verifier needs it is one copy of the request into this CPU's memory, its
 //! hash, one comparison, and one copy of the response into the frame: 130 ns of an exchange that costs 4 µs by way of the responder.
-#![expect(unsafe_code, reason = "rows are shared with user space, and an exported symbol is what makes a function global")]
+#![expect(
+    unsafe_code,
+    reason = "rows are shared with user space, and an exported symbol is what makes a function global"
+)]
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -66,7 +69,8 @@ extern "C" fn portal_known(ctx: *mut xdp_md, live: u64) -> u32 {
     let (family, network_at) = (case.decision.answer.family, case.decision.answer.network_at);
     let (seq, ack) = (case.decision.answer.seq, case.decision.answer.ack);
     // SAFETY: words of a row of the table; so below. What is read is believed only if the version is still the same in the end.
-    let (answer, sum) = unsafe { ((&raw const (*row).answer).read_volatile(), (&raw const (*row).sum).read_volatile()) };
+    let (answer, sum) =
+        unsafe { ((&raw const (*row).answer).read_volatile(), (&raw const (*row).sum).read_volatile()) };
     let len = answer as u32;
     if len < RESPONSE_MIN as u32 || len > RESPONSE_MAX as u32 {
         return 0;

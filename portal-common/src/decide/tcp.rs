@@ -56,10 +56,7 @@ fn exchange<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Deci
         None => answer(foreign, network, segment.reset()),
         // A FIN without data too: whether the answer to a request is on its way before it, only the responder knows.
         Some(Phase::Request { first: true }) if !tls && segment.may_be_known() => Decision {
-            request: Request {
-                at: (network.payload_at() + segment.header_len) as u16,
-                len: segment.data_len as u16,
-            },
+            request: Request { at: (network.payload_at() + segment.header_len) as u16, len: segment.data_len as u16 },
             action: Action::Redirect,
             // The numbers are those of the responder's answer too.
             ..answer(Reason::HttpRequest, network, segment.acknowledgement())
@@ -101,7 +98,9 @@ impl Segment {
     /// Without PSH more is under way, and the responder must know that the answer is given.
     #[inline(always)]
     const fn may_be_known(&self) -> bool {
-        self.flags.0 == flag::PSH | flag::ACK && self.data_len >= KNOWN_REQUEST_MIN && self.data_len <= KNOWN_REQUEST_MAX
+        self.flags.0 == flag::PSH | flag::ACK
+            && self.data_len >= KNOWN_REQUEST_MIN
+            && self.data_len <= KNOWN_REQUEST_MAX
     }
 
     #[inline(always)]

@@ -76,17 +76,11 @@ impl KnownAnswers {
     }
 
     /// The table in these maps, which nobody has filled.
-    pub fn new(
-        map: &Array<MapData, KnownAnswer>,
-        given: PerCpuArray<MapData, [u64; KNOWN_STATUSES]>,
-    ) -> Result<Self> {
+    pub fn new(map: &Array<MapData, KnownAnswer>, given: PerCpuArray<MapData, [u64; KNOWN_STATUSES]>) -> Result<Self> {
         Self::over(Mapped::new(map)?, Some(given))
     }
 
-    fn over(
-        rows: Mapped<KnownAnswer>,
-        given: Option<PerCpuArray<MapData, [u64; KNOWN_STATUSES]>>,
-    ) -> Result<Self> {
+    fn over(rows: Mapped<KnownAnswer>, given: Option<PerCpuArray<MapData, [u64; KNOWN_STATUSES]>>) -> Result<Self> {
         let mut seeds = Box::new([0; KNOWN_SEEDS]);
         for pair in seeds.as_chunks_mut::<2>().0 {
             *pair = random_key()?.0;
@@ -107,7 +101,9 @@ impl KnownAnswers {
             return Installed::No;
         }
         let places = row.place().rows;
-        if let Some(own) = places.iter().find(|place| rows.is_known(**place) && rows.0.read(**place).is_of_the_request_of(&row)) {
+        if let Some(own) =
+            places.iter().find(|place| rows.is_known(**place) && rows.0.read(**place).is_of_the_request_of(&row))
+        {
             let KnownAnswer { response, answer, .. } = rows.0.read(*own);
             if (response, answer) == (row.response, row.answer) {
                 return Installed::Before;
@@ -209,7 +205,14 @@ mod tests {
     use super::*;
 
     fn learned<'a>(request: &'a [u8], response: &'a [u8]) -> Learned<'a> {
-        Learned { zone: Zone::new(3), family: Family::V4, request, response, sum: Sum::new().bytes(response), status: 6 }
+        Learned {
+            zone: Zone::new(3),
+            family: Family::V4,
+            request,
+            response,
+            sum: Sum::new().bytes(response),
+            status: 6,
+        }
     }
 
     fn found(table: &KnownAnswers, request: &[u8]) -> Option<KnownAnswer> {

@@ -15,7 +15,10 @@ use portal_common::{
     frame::MAX_REDIRECTED_LEN,
     host::HostTables,
     meter::Load,
-    tables::{Bindings, ClientKey, CookieKeys, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedAddress, Strictness, UNZONED_ROW, Zone},
+    tables::{
+        Bindings, ClientKey, CookieKeys, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedAddress, Strictness, UNZONED_ROW,
+        Zone,
+    },
 };
 use portal_lab::verdicts::{
     frames::Cookies,

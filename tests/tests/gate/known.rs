@@ -90,8 +90,13 @@ impl Ask {
                 payload: tcp,
             }),
         };
-        let frame =
-            Frame { destination: GATEWAY_MAC, source: STRANGER, tags: self.tags.clone(), network, padding: self.padding };
+        let frame = Frame {
+            destination: GATEWAY_MAC,
+            source: STRANGER,
+            tags: self.tags.clone(),
+            network,
+            padding: self.padding,
+        };
         let mut bytes = frame.to_bytes(cookies);
         let end = bytes.len() - self.padding;
         bytes[end - self.request.len()..end].copy_from_slice(&self.request);
@@ -162,7 +167,9 @@ fn a_known_request_gets_the_responders_bytes() {
     let mut given = 0;
     for (where_, tags, _, zone) in NETWORKS {
         for family in [Family::V4, Family::V6] {
-            for (length, options, padding) in [(32, 0, 0), (33, 3, 9), (96, 0, 0), (255, 10, 1), (511, 3, 0), (512, 0, 0)] {
+            for (length, options, padding) in
+                [(32, 0, 0), (33, 3, 9), (96, 0, 0), (255, 10, 1), (511, 3, 0), (512, 0, 0)]
+            {
                 let sentence = format!("{where_}, {family:?}, {length} bytes, {options} words of options");
                 let ask = Ask { options, padding, ..Ask::new(family, tags, &request(length)) };
                 let fresh = zone != LEARN || tags.is_empty();

@@ -52,11 +52,23 @@ impl Port {
         // Whatever was learned for other networks of these numbers.
         let policies = common.known.change(|| SharedPolicies::new(policies(zones)));
         let queues = Queues { ifindex: interface.index, count: interface.rx_queues, xsk_base: slot * MAX_QUEUES };
-        let shared = Shared { sockets: common.sockets.clone(), policies: policies.clone(), keys: common.keys.clone(), known: Arc::clone(&common.known) };
+        let shared = Shared {
+            sockets: common.sockets.clone(),
+            policies: policies.clone(),
+            keys: common.keys.clone(),
+            known: Arc::clone(&common.known),
+        };
         let limits = reassembly::Limits::per_worker(common.memory, interface.rx_queues)?;
         let responder = Responder::spawn(queues, &shared, limits, SocketOptions::default())
             .with_context(|| format!("cannot answer requests on {}", interface.name))?;
-        Ok(Self { mode: first.effective.zone.xdp_mode, interface, slot, policies, known: Arc::clone(&common.known), responder })
+        Ok(Self {
+            mode: first.effective.zone.xdp_mode,
+            interface,
+            slot,
+            policies,
+            known: Arc::clone(&common.known),
+            responder,
+        })
     }
 
     pub(super) fn slot(&self) -> u32 {
