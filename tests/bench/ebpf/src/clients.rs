@@ -371,8 +371,8 @@ fn resize(ctx: *mut xdp_md, length: usize) -> Option<()> {
     // A veth's small frames that came from the stack have no room behind them, but before them they do. There is less of that, and a frame that goes to and
     // fro would use it up.
     // SAFETY: as above; no address within the frame outlives an access.
-    let resized = more == 0
-        || unsafe { bpf_xdp_adjust_tail(ctx, more) == 0 || more > 0 && bpf_xdp_adjust_head(ctx, -more) == 0 };
+    let resized =
+        more == 0 || unsafe { bpf_xdp_adjust_tail(ctx, more) == 0 || more > 0 && bpf_xdp_adjust_head(ctx, -more) == 0 };
     resized.then_some(())
 }
 
