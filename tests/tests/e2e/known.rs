@@ -15,6 +15,7 @@ use portal_lab::{
 };
 
 use crate::{
+    ask::{bytes, explain_one},
     expect::{REQUEST, counted},
     turn::lab,
     zones::answer,
@@ -37,8 +38,8 @@ fn the_gate_gives_the_responders_answer_until_a_daemon_has_another() -> Result<(
     ensure!(first.starts_with(b"HTTP/1.1 511 "), "{}", String::from_utf8_lossy(&first));
     let ways = || {
         Ok::<_, anyhow::Error>((
-            counted(&lab, None, false, "http_request")?,
-            counted(&lab, None, false, "http_answered")?,
+            counted(&lab, Some("guest"), false, "http_request")?,
+            counted(&lab, Some("guest"), false, "http_answered")?,
         ))
     };
     for _ in 0..3 {
@@ -63,16 +64,14 @@ fn the_gate_gives_the_responders_answer_until_a_daemon_has_another() -> Result<(
     ensure!(answered == Some(after.0 + after.1), "{answered:?} counted as answered, of {after:?}");
 
     // Explained, it is what happens.
-    let explain = |more: &[&str]| -> Result<serde_json::Value> {
-        let lines = portalctl_json(&lab, &[&["explain", "--mac", GUEST_MAC, "--src", "192.0.2.10"], more].concat())?;
-        Ok(lines)
-    };
-    let syn_ack = bytes(&explain(&[])?)?;
+    let from = ["--mac", GUEST_MAC, "--src", "192.0.2.10"];
+    let syn_ack = bytes(&explain_one(&lab, &from)?["reply_hex"])?;
     let ack = u32::from_be_bytes(syn_ack[38..42].try_into()?).wrapping_add(1).to_string();
     let text = String::from_utf8_lossy(REQUEST).replace('\r', "\\r").replace('\n', "\\n");
-    let explained = explain(&["--seq", "1001", "--ack", &ack, "--data", &text])?;
-    ensure!(one(&explained)["reason"] == "http_answered", "{explained}");
-    ensure!(bytes(&explained)?.ends_with(&first), "{explained}");
+    let request = ["--seq", "1001", "--ack", &ack, "--data", &text];
+    let explained = explain_one(&lab, &[&from[..], &request].concat())?;
+    ensure!(explained["reason"] == "http_answered", "{explained}");
+    ensure!(bytes(&explained["reply_hex"])?.ends_with(&first), "{explained}");
 
     // Its death changes nothing for a request that is known; the next one has another portal, and no old answer.
     portald.kill9()?;
@@ -86,15 +85,6 @@ fn the_gate_gives_the_responders_answer_until_a_daemon_has_another() -> Result<(
         ensure!(text.contains(other), "{text}");
     }
     Ok(())
-}
-
-fn one(explained: &serde_json::Value) -> &serde_json::Value {
-    explained.get("frames").map_or(explained, |frames| &frames[0])
-}
-
-fn bytes(explained: &serde_json::Value) -> Result<Vec<u8>> {
-    let hex = one(explained)["reply_hex"].as_str().with_context(|| format!("no reply: {explained}"))?;
-    (0..hex.len() / 2).map(|i| Ok(u8::from_str_radix(&hex[2 * i..2 * i + 2], 16)?)).collect()
 }
 
 /// A whole exchange in crafted frames: what the response carries. `padding`: bytes behind the packet with the request.
