@@ -1,7 +1,7 @@
 //! Answering a request that the responder has answered before: by comparing its bytes with those that the daemon has written into a table.
 //!
-//! A function of its own, as those of [`crate::apart`] are. Beside what the verifier needs it is one copy of the request into this CPU's memory, its
-//! hash, one comparison, and one copy of the response into the frame: 130 ns of an exchange that costs 4 µs by way of the responder.
+//! A function of its own, as those of [`crate::apart`] are. It is one copy of the request into this CPU's memory, its hash, one comparison, and one copy of the
+//! response into the frame: a whole exchange takes 1.5 µs of the gateway's CPU so, and 3.0 µs by way of the responder.
 #![expect(
     unsafe_code,
     reason = "rows are shared with user space, and an exported symbol is what makes a function global"
@@ -46,6 +46,8 @@ const FAILED: u32 = 2;
 const USED_TO_NS: u64 = 1_000_000_000;
 
 const _: () = assert!(KNOWN_REQUEST_MAX.is_power_of_two() && KNOWN_STATUSES.is_power_of_two());
+/// Bounds where the network header starts: at least the longest Ethernet header, 22 bytes.
+const NETWORK_AT_MASK: usize = 0x1f;
 /// A bound that the verifier can see: the least mask that a response's length fits.
 const RESPONSE_MASK: u32 = RESPONSE_MAX.next_power_of_two() as u32 - 1;
 const _: () = assert!(RESPONSE_MASK as usize + 1 <= size_of::<KnownAnswer>());
@@ -66,7 +68,8 @@ extern "C" fn portal_known(ctx: *mut xdp_md, live: u64) -> u32 {
     let program = if live == 0 { Program::Explain } else { Program::Gate };
     let Some(case) = case(program) else { return 0 };
     let Some((row, version, memory)) = find(ctx, case, program) else { return 0 };
-    let (family, network_at) = (case.decision.answer.family, case.decision.answer.network_at);
+    // Masked, as Linux 6.1 forgets what a comparison has told it of a word that then comes back from the stack.
+    let (family, network_at) = (case.decision.answer.family, case.decision.answer.network_at & NETWORK_AT_MASK);
     let (seq, ack) = (case.decision.answer.seq, case.decision.answer.ack);
     // SAFETY: words of a row of the table; so below. What is read is believed only if the version is still the same in the end.
     let (answer, sum) =

@@ -77,16 +77,17 @@ fn page() -> String {
 
 fn section<'a>(page: &mut String, reason: Reason, lines: impl Iterator<Item = &'a Line>) {
     let mut lines = lines.peekable();
+    write!(page, "\n### `{}`\n\n{}\n", reason.name(), reason.text()).expect("a string takes everything");
     if lines.peek().is_none() {
+        let tests = match reason {
+            Reason::HttpAnswered | Reason::AnswerFailed => "tests/tests/gate/known.rs",
+            // The meter's, below.
+            _ => return,
+        };
+        writeln!(page, "\nNo frame brings it about by itself: see `{tests}`.").expect("a string takes everything");
         return;
     }
-    write!(
-        page,
-        "\n### `{}`\n\n{}\n\n| what | frame | verdict | reply |\n|---|---|---|---|\n",
-        reason.name(),
-        reason.text()
-    )
-    .expect("a string takes everything");
+    page.push_str("\n| what | frame | verdict | reply |\n|---|---|---|---|\n");
     for Line { sentence, frame, verdict, reply, .. } in lines {
         writeln!(page, "| {sentence} | {frame} | {verdict} | {reply} |").expect("a string takes everything");
     }
