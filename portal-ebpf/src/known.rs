@@ -50,7 +50,7 @@ const _: () = assert!(KNOWN_REQUEST_MAX.is_power_of_two() && KNOWN_STATUSES.is_p
 const NETWORK_AT_MASK: usize = 0x1f;
 /// A bound that the verifier can see: the least mask that a response's length fits.
 const RESPONSE_MASK: u32 = RESPONSE_MAX.next_power_of_two() as u32 - 1;
-const _: () = assert!(RESPONSE_MASK as usize + 1 <= size_of::<KnownAnswer>());
+const _: () = assert!((RESPONSE_MASK as usize) < size_of::<KnownAnswer>());
 
 /// Makes the frame of this context, with the request of this CPU's case, the answer to it, if that is known.
 #[inline(always)]

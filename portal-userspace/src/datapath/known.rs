@@ -233,9 +233,9 @@ mod tests {
         assert_eq!(table.install(&learned(request, &response), || true), Installed::Now);
         assert_eq!(table.install(&learned(request, &response), || true), Installed::Before);
         let row = found(&table, request).unwrap();
-        assert_eq!((row.answer, row.response[0].to_ne_bytes()), (6 << 32 | 200, [b'r'; 8]));
+        assert_eq!((row.answer, row.response[0].to_ne_bytes()), ((6 << 32) + 200, [b'r'; 8]));
         assert_eq!(table.install(&learned(request, &other), || true), Installed::Now, "another answer");
-        assert_eq!(found(&table, request).unwrap().answer, 6 << 32 | 300);
+        assert_eq!(found(&table, request).unwrap().answer, (6 << 32) + 300);
         assert_eq!(table.len(), 1);
         assert_eq!(table.install(&learned(&request[..15], &other), || true), Installed::No, "too short");
         table.change(|| ());

@@ -186,21 +186,23 @@ mod tests {
 
     #[test]
     fn what_is_asked_twice_lately_is_learned_and_nothing_else() {
+        /// A sentence; the port, the request and its flags; in which seconds it comes, and how many answers are known then.
+        type Row<'a> = (&'a str, (u16, &'a [u8], u8), [u64; 3], [usize; 3]);
         const PUSH: u8 = flag::PSH | flag::ACK;
         let get = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
         let long = [b"GET / HTTP/1.1\r\nHost: a\r\nX: ".as_slice(), &[b'x'; 600], b"\r\n\r\n"].concat();
-        let table: [(&str, u16, &[u8], u8, [u64; 3], [usize; 3]); 9] = [
-            ("a page", 80, get, PUSH, [0, 1, 2], [0, 1, 1]),
-            ("a probe", 80, b"GET /generate_204 HTTP/1.1\r\nHost: a\r\n\r\n", PUSH, [0, 1, 2], [0, 1, 1]),
-            ("a page, a minute apart", 80, get, PUSH, [0, 61, 62], [0, 0, 1]),
-            ("more is to come", 80, get, flag::ACK, [0, 1, 2], [0, 0, 0]),
-            ("nothing is to come", 80, get, PUSH | flag::FIN, [0, 1, 2], [0, 0, 0]),
-            ("urgent", 80, get, PUSH | 0x20, [0, 1, 2], [0, 0, 0]),
-            ("a bad request", 80, b"GET / HTTP/1.1\r\nNo Host: at all\r\n\r\n", PUSH, [0, 1, 2], [0, 0, 0]),
-            ("a long one", 80, &long, PUSH, [0, 1, 2], [0, 0, 0]),
-            ("HTTP on TLS's port", 443, get, PUSH, [0, 1, 2], [0, 0, 0]),
+        let table: [Row<'_>; 9] = [
+            ("a page", (80, get, PUSH), [0, 1, 2], [0, 1, 1]),
+            ("a probe", (80, b"GET /generate_204 HTTP/1.1\r\nHost: a\r\n\r\n", PUSH), [0, 1, 2], [0, 1, 1]),
+            ("a page, a minute apart", (80, get, PUSH), [0, 61, 62], [0, 0, 1]),
+            ("more is to come", (80, get, flag::ACK), [0, 1, 2], [0, 0, 0]),
+            ("nothing is to come", (80, get, PUSH | flag::FIN), [0, 1, 2], [0, 0, 0]),
+            ("urgent", (80, get, PUSH | 0x20), [0, 1, 2], [0, 0, 0]),
+            ("a bad request", (80, b"GET / HTTP/1.1\r\nNo Host: at all\r\n\r\n", PUSH), [0, 1, 2], [0, 0, 0]),
+            ("a long one", (80, &long, PUSH), [0, 1, 2], [0, 0, 0]),
+            ("HTTP on TLS's port", (443, get, PUSH), [0, 1, 2], [0, 0, 0]),
         ];
-        for (sentence, port, request, flags, seconds, known) in table {
+        for (sentence, (port, request, flags), seconds, known) in table {
             let mut bench = Bench::new();
             assert_eq!(seconds.map(|s| bench.ask(port, request, flags, NOW + s * SECOND)), known, "{sentence}");
         }

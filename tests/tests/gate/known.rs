@@ -118,12 +118,14 @@ fn policy() -> Policy {
     }
 }
 
-/// Where frames with these tags belong.
-const NETWORKS: [(&str, &[(u16, u16)], (u16, u16), Zone); 4] = [
+/// What frames are called, their tags, their VLANs, and the zone they belong to.
+type Place = (&'static str, &'static [(u16, u16)], (u16, u16), Zone);
+
+const NETWORKS: [Place; 4] = [
     ("untagged", &[], (0, 0), LEARN),
     ("with a priority tag", &[(0x8100, 0xe000)], (0, 0), LEARN),
     ("in a VLAN", &[(0x8100, 10)], (10, 0), STRICT),
-    ("in a VLAN within a VLAN", &[(0x88a8, 100), (0x8100, 0x6000 | 20)], (100, 20), NESTED),
+    ("in a VLAN within a VLAN", &[(0x88a8, 100), (0x8100, 0x6014)], (100, 20), NESTED),
 ];
 
 struct Known {
@@ -196,7 +198,7 @@ fn a_known_request_gets_the_responders_bytes() {
 fn the_shortest_request_and_the_longest_response_fit() {
     let mut known = Known::new();
     for (family, response) in [(Family::V4, vec![b'r'; RESPONSE_MAX]), (Family::V6, vec![b'r'; RESPONSE_MAX - 1])] {
-        let ask = Ask::new(family, &NETWORKS[3].1, b"GET /\r\n0123456789");
+        let ask = Ask::new(family, NETWORKS[3].1, b"GET /\r\n0123456789");
         let sum = Sum::new().bytes(&response);
         let request = &ask.request[..];
         let learned = Learned { zone: NESTED, family, request, response: &response, sum, status: 7 };
