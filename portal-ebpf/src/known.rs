@@ -45,6 +45,9 @@ const FAILED: u32 = 2;
 /// How exactly it is known when a row was used: each use would be a write to a line that all CPUs read.
 const USED_TO_NS: u64 = 1_000_000_000;
 
+/// How many words are hashed or compared at once: each look whether that is all is verified in both its ways.
+const CHUNK: usize = 4;
+
 const _: () = assert!(KNOWN_REQUEST_MAX.is_power_of_two() && KNOWN_STATUSES.is_power_of_two());
 /// Bounds where the network header starts: at least the longest Ethernet header, 22 bytes.
 const NETWORK_AT_MASK: usize = 0x1f;
@@ -113,10 +116,15 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     let request = case.decision.request;
     // No more than was decided; but it is read from a map.
     let len = (opaque(u32::from(request.len)).wrapping_sub(1) & (KNOWN_REQUEST_MAX as u32 - 1)) + 1;
-    let words = (len as usize).div_ceil(8);
-    // SAFETY: this CPU's own, with room for the longest request; the last word is zero behind the request, as in a row.
+    let chunks = len.div_ceil(CHUNK as u32 * 8);
+    // SAFETY: this CPU's own, with room for the longest request; the last chunk is zero behind the request, as in a row.
     unsafe {
-        memory.add((words - 1) & (KNOWN_REQUEST_WORDS - 1)).write_volatile(0);
+        let last = memory.add((chunks as usize - 1) * CHUNK & (KNOWN_REQUEST_WORDS - CHUNK));
+        let mut i = 0;
+        while i < CHUNK {
+            last.add(i).write_volatile(0);
+            i += 1;
+        }
         if bpf_xdp_load_bytes(ctx, u32::from(request.at), memory.cast(), len) != 0 {
             return None;
         }
@@ -126,15 +134,19 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     // SAFETY: the first row has two words for each that is hashed, which user space has written before the program was attached.
     let seed = |i: usize| unsafe { [seeds.add(2 * i).read(), seeds.add(2 * i + 1).read()] };
     let mut hash = absorb(0, asked, seed(0));
-    let mut i = 0;
-    while i < KNOWN_REQUEST_WORDS {
+    let mut chunk = 0;
+    while chunk < KNOWN_REQUEST_WORDS / CHUNK {
         // Opaque, or the two bounds become one that Linux 6.1 cannot see.
-        if i as u32 >= opaque(words as u32) {
+        if chunk as u32 >= opaque(chunks) {
             break;
         }
-        // SAFETY: the request's words, as far as they were loaded.
-        hash = absorb(hash, unsafe { memory.add(i).read() }, seed(i + 1));
-        i += 1;
+        let mut i = chunk * CHUNK;
+        while i < (chunk + 1) * CHUNK {
+            // SAFETY: the request's words, as far as they were loaded.
+            hash = absorb(hash, unsafe { memory.add(i).read() }, seed(i + 1));
+            i += 1;
+        }
+        chunk += 1;
     }
     let place = KnownPlace::of(hash);
     let (one, other) = (KNOWN.get_ptr_mut(place.rows[0])?, KNOWN.get_ptr_mut(place.rows[1])?);
@@ -150,14 +162,19 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     let mut differs = unsafe { (&raw const (*row).hash).read_volatile() ^ hash }
         // SAFETY: as above.
         | unsafe { (&raw const (*row).asked).read_volatile() ^ asked };
-    let mut i = 0;
-    while i < KNOWN_REQUEST_WORDS {
-        if i as u32 >= opaque(words as u32) {
+    let mut chunk = 0;
+    while chunk < KNOWN_REQUEST_WORDS / CHUNK {
+        if chunk as u32 >= opaque(chunks) {
             break;
         }
-        // SAFETY: as above.
-        differs |= unsafe { (&raw const (*row).request).cast::<u64>().add(i).read_volatile() ^ memory.add(i).read() };
-        i += 1;
+        let mut i = chunk * CHUNK;
+        while i < (chunk + 1) * CHUNK {
+            // SAFETY: as above.
+            differs |=
+                unsafe { (&raw const (*row).request).cast::<u64>().add(i).read_volatile() ^ memory.add(i).read() };
+            i += 1;
+        }
+        chunk += 1;
     }
     // As many words as the length says, which is compared too.
     if differs == 0 { Some((row, version, memory)) } else { None }
