@@ -234,7 +234,7 @@ fn rows(us: &Measured, them: Option<&Measured>, refusal: Option<&str>, idle: f64
         row("of an exchange: portald's or nginx's time, and system calls", "µs", Better::Lower, &|m| {
             m.each(m.spent.processes)
         }),
-        Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?),
+        Row::new("a request at the responder alone, fed from memory", "ns", parts::responder(effort)?),
     ])
 }
 
