@@ -119,7 +119,7 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     let chunks = len.div_ceil(CHUNK as u32 * 8);
     // SAFETY: this CPU's own, with room for the longest request; the last chunk is zero behind the request, as in a row.
     unsafe {
-        let last = memory.add((chunks as usize - 1) * CHUNK & (KNOWN_REQUEST_WORDS - CHUNK));
+        let last = memory.add(((chunks as usize - 1) * CHUNK) & (KNOWN_REQUEST_WORDS - CHUNK));
         let mut i = 0;
         while i < CHUNK {
             last.add(i).write_volatile(0);
