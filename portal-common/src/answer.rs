@@ -55,6 +55,52 @@ impl Kind {
     }
 }
 
+/// A response that the gate sends in the responder's stead: one segment with FIN, as the responder writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The family of the frame's network header.
+    pub family: Family,
+    /// Where the frame's network header starts, bytes.
+    pub network_at: usize,
+    /// The sequence number.
+    pub seq: u32,
+    /// The acknowledgement number.
+    pub ack: u32,
+    /// The response's length, bytes.
+    pub len: usize,
+    /// The sum of the response's bytes.
+    pub sum: Sum,
+}
+
+impl Response {
+    /// Where the response begins in its frame, bytes.
+    #[inline(always)]
+    pub const fn payload_at(&self) -> usize {
+        self.network_at + self.family.header_len() + TCP_LEN
+    }
+
+    /// The length of its frame, bytes.
+    #[inline(always)]
+    pub const fn frame_len(&self) -> usize {
+        self.payload_at() + self.len
+    }
+
+    /// Writes the headers over those of the frame with the request. The response itself belongs at [`Response::payload_at`].
+    #[inline(always)]
+    #[must_use]
+    pub fn write_headers<F: Frame + ?Sized>(&self, frame: &mut F) -> Option<()> {
+        let Self { family, network_at, seq, ack, len, sum } = *self;
+        let head = Answer { kind: Kind::Ack, family, network_at, seq, ack };
+        let pseudo = match family {
+            Family::V4 => head.reverse_ipv4(frame, p::TCP, TCP_LEN + len)?,
+            Family::V6 => head.reverse_ipv6(frame, p::TCP, TCP_LEN + len)?,
+        };
+        head.write_tcp(frame, flag::FIN | flag::PSH | flag::ACK, pseudo.sum(sum))?;
+        swap::<6, F>(frame, 0, 6)?;
+        Some(())
+    }
+}
+
 const TCP_LEN: usize = 20;
 /// The length of a TCP header with the one option, bytes.
 pub(crate) const TCP_LEN_WITH_MSS: usize = TCP_LEN + 4;

@@ -141,6 +141,8 @@ reasons! {
     24 TlsAcknowledged Answered(Replies) "tls_acknowledged" "A segment after our alert on TCP/443: acknowledged.";
     25 TlsForeign Answered(Replies) "tls_foreign" "A TCP/443 segment of a connection that is not ours, as after an expired session: reset.";
 
+    26 HttpAnswered Answered(Requests) "http_answered" "A request on TCP/80 that the responder has answered before, byte for byte: given the same answer.";
+
     28 HttpRequest Redirected(Requests) "http_request" "Data or a FIN on a TCP/80 connection of ours, before our answer: the responder sees to it.";
     29 TlsHello Redirected(Requests) "tls_hello" "Data or a FIN on a TCP/443 connection of ours, before our alert: the responder sees to it.";
 
@@ -167,7 +169,7 @@ reasons! {
     52 HttpAckOnly Dropped "http_ack_only" "An acknowledgement without data on a TCP/80 connection of ours: nothing to do.";
     53 AnswerTooLarge Dropped "answer_too_large" "The ICMP answer would be larger than the packet it answers.";
     54 ResponderAbsent Dropped "responder_absent" "No responder is attached to this receive queue: portald is not running.";
-    55 AnswerFailed Dropped "answer_failed" "The kernel refused to resize the frame for the answer.";
+    55 AnswerFailed Dropped "answer_failed" "The kernel refused to resize the frame for the answer, or the answer was replaced while it was written: the client asks again.";
     56 NoZone Dropped "no_zone" "The frame belongs to no zone: its VLAN is not configured on this interface (fail closed).";
     57 SourceRoute Dropped "source_route" "A source route: IPv4 LSRR or SSRR, or an IPv6 routing header (RFC 7126, RFC 5095).";
     58 Tunnel Dropped "tunnel" "A tunnel from a client that has not logged in.";

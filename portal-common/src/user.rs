@@ -9,7 +9,7 @@ use crate::{
     event::Lost,
     tables::{
         AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, CookieKeys, Counters, GardenKey,
-        GateConfig, OwnedWord, ServiceKey, Session, ZoneRow,
+        GateConfig, KnownAnswer, OwnedWord, ServiceKey, Session, ZoneRow,
     },
 };
 
@@ -34,6 +34,7 @@ pod!(
     Counters,
     GardenKey,
     GateConfig,
+    KnownAnswer,
     Lost,
     OwnedWord,
     ServiceKey,

@@ -4,11 +4,12 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;
 use portal_common::{
     Reason,
-    decide::{Action, Decision, Familiar, decide, decide_stranger, familiar, locate},
+    decide::{Action, Decision, Familiar, Place, decide, decide_stranger, familiar, locate},
     frame::{Frame as _, MAX_REDIRECTED_LEN},
 };
 
 use crate::{
+    known::{Outcome, answer_known},
     maps::XSKS,
     packet::Packet,
     record,
@@ -51,6 +52,16 @@ fn gate(ctx: XdpContext) -> u32 {
         count(row, reason);
         return xdp_action::XDP_PASS;
     }
+    if may_be_known(&place, decision) {
+        match answer_known(true, ctx.ctx) {
+            Outcome::Answered => {
+                count(row, Reason::HttpAnswered as usize);
+                return xdp_action::XDP_TX;
+            }
+            Outcome::Failed => return drop_for(row, Reason::AnswerFailed),
+            Outcome::Unknown => {}
+        }
+    }
     match carry_out(&mut packet, decision) {
         Ok(xdp_action::XDP_REDIRECT) => match XSKS.redirect(place.config.xsk_base() + ctx.rx_queue_index(), 0) {
             Ok(action) => {
@@ -85,6 +96,13 @@ fn explain(ctx: XdpContext) -> u32 {
     let Some(case) = case(Program::Explain) else { return xdp_action::XDP_ABORTED };
     decide(&packet, &tables, &place, case);
     let reason = case.decision.reason as u32;
+    if may_be_known(&place, &case.decision) && !place.config.is_shadow() {
+        match answer_known(false, ctx.ctx) {
+            Outcome::Answered => return xdp_action::XDP_TX | (Reason::HttpAnswered as u32) << 8,
+            Outcome::Failed => return xdp_action::XDP_DROP | (Reason::AnswerFailed as u32) << 8,
+            Outcome::Unknown => {}
+        }
+    }
     match carry_out(&mut packet, &case.decision) {
         Ok(action) => action | reason << 8,
         Err(()) => xdp_action::XDP_DROP | (Reason::AnswerFailed as u32) << 8,
@@ -101,6 +119,12 @@ fn carry_out(packet: &mut Packet, decision: &Decision) -> Result<u32, ()> {
         Action::Redirect => packet.truncate(MAX_REDIRECTED_LEN.min(packet.len())),
     };
     if done { Ok(number(decision.action)) } else { Err(()) }
+}
+
+/// Whether it is a request that the gate may answer by itself. Where frames are captured, whoever reads the capture is to see what happens without.
+#[inline(always)]
+fn may_be_known(place: &Place<'_>, decision: &Decision) -> bool {
+    decision.request.len != 0 && !place.config.is_capturing()
 }
 
 /// The action's number in XDP.

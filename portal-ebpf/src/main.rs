@@ -12,6 +12,7 @@
 
 mod apart;
 mod gate;
+mod known;
 mod maps;
 mod meter;
 mod packet;

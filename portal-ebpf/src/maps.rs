@@ -11,7 +11,8 @@ use portal_common::{
     event::{Event, FrameRecord, Lost},
     tables::{
         AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
-        MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord, ServiceKey, ZONE_ROWS, ZoneRow,
+        KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord,
+        ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -64,6 +65,18 @@ pub(crate) static COOKIE_KEYS: Array<CookieKeys, 1> = Array::new();
 /// How often each reason was given.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, { COUNTER_ROWS as usize }> = PerCpuArray::new();
+
+/// The requests that the gate answers by itself; the first row has the secrets of the hash. User space maps it into its memory.
+#[btf_map]
+pub(crate) static KNOWN: Array<KnownAnswer, { KNOWN_ROWS as usize }, MMAPABLE> = Array::new();
+
+/// How often it did, by the kind of answer.
+#[btf_map]
+pub(crate) static KNOWN_GIVEN: PerCpuArray<[u64; KNOWN_STATUSES], 1> = PerCpuArray::new();
+
+/// Where a request lies while it is looked for, and a word for a fence: a row for each program.
+#[btf_map]
+pub(crate) static REQUESTS: PerCpuArray<[u64; KNOWN_REQUEST_WORDS + 1], 2> = PerCpuArray::new();
 
 /// The responder's socket for each receive queue of each interface. The kernel empties a slot when its socket is closed.
 #[btf_map]

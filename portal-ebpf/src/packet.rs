@@ -63,6 +63,13 @@ impl Packet {
         if address.wrapping_add(N) > end { None } else { Some(address) }
     }
 
+    /// Gives the frame this length, if it is in one piece; whether the kernel did. If not, the frame is as it was: a veth has no room behind small frames
+    /// that came from the stack.
+    #[inline(always)]
+    pub(crate) fn resize(&mut self, len: usize) -> bool {
+        self.len() == self.head_len() && self.truncate(len)
+    }
+
     /// Cuts the frame's tail off; whether the kernel did.
     #[inline(always)]
     pub(crate) fn truncate(&mut self, len: usize) -> bool {

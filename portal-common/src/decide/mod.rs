@@ -98,8 +98,23 @@ pub struct Decision {
     pub action: Action,
     /// Why.
     pub reason: Reason,
-    /// What to answer, for [`Action::Answer`].
+    /// What to answer, for [`Action::Answer`]; the numbers of the answer, for a request that may be known.
     pub answer: Answer,
+    /// The request, if the gate may answer it by itself.
+    pub request: Request,
+}
+
+/// Where a request is in its frame, which comes whole in its connection's first segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Where it begins, bytes.
+    pub at: u16,
+    /// How long it is, bytes: [`crate::tables::KNOWN_REQUEST_MIN`] to [`crate::tables::KNOWN_REQUEST_MAX`]. 0: there is none.
+    pub len: u16,
+}
+
+impl Request {
+    const NONE: Self = Self { at: 0, len: 0 };
 }
 
 /// What is to be done with a frame.
@@ -118,17 +133,17 @@ pub enum Action {
 impl Decision {
     #[inline(always)]
     const fn pass(reason: Reason) -> Self {
-        Self { action: Action::Pass, reason, answer: Answer::NONE }
+        Self { action: Action::Pass, reason, answer: Answer::NONE, request: Request::NONE }
     }
 
     #[inline(always)]
     const fn redirect(reason: Reason) -> Self {
-        Self { action: Action::Redirect, reason, answer: Answer::NONE }
+        Self { action: Action::Redirect, reason, answer: Answer::NONE, request: Request::NONE }
     }
 
     #[inline(always)]
     const fn drop(reason: Reason) -> Self {
-        Self { action: Action::Drop, reason, answer: Answer::NONE }
+        Self { action: Action::Drop, reason, answer: Answer::NONE, request: Request::NONE }
     }
 }
 
@@ -186,6 +201,12 @@ impl Case {
     #[inline(always)]
     pub const fn client(&self) -> ClientKey {
         self.client
+    }
+
+    /// When the frame was decided about, nanoseconds of CLOCK_MONOTONIC.
+    #[inline(always)]
+    pub const fn now_ns(&self) -> u64 {
+        self.now_ns
     }
 
     /// A case that nothing is known of.

@@ -1,7 +1,7 @@
 //! What a stranger may do, rule by rule. Whatever no rule permits is dropped.
 
 use super::{
-    Action, Decision, Tables,
+    Action, Decision, Request, Tables,
     member::plays_gateway,
     network::{Kind as Header, Network},
     tcp::{self, Segment, TcpAnswer},
@@ -379,5 +379,6 @@ pub(super) const fn answer(reason: Reason, network: &Network, (kind, seq, ack): 
         action: Action::Answer,
         reason,
         answer: Answer { kind, family: network.family(), network_at: network.at(), seq, ack },
+        request: Request::NONE,
     }
 }

@@ -1,13 +1,13 @@
 //! TCP from a stranger: the stateless exchanges on the ports that are intercepted, and resets.
 
-use super::{Decision, Tables, network::Network, stranger::answer};
+use super::{Action, Decision, Request, Tables, network::Network, stranger::answer};
 use crate::{
     answer::{Kind, TCP_LEN_WITH_MSS},
     cookie::{self, FourTuple, Phase},
     flag,
     protocol::{self as p, TcpFlags},
     reason::Reason,
-    tables::{Address, GateConfig, HttpsPolicy},
+    tables::{Address, GateConfig, HttpsPolicy, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN},
 };
 
 /// What a segment gets that no rule permits.
@@ -55,6 +55,12 @@ fn exchange<T: Tables>(tables: &T, network: &Network, segment: &Segment) -> Deci
     match phase {
         None => answer(foreign, network, segment.reset()),
         // A FIN without data too: whether the answer to a request is on its way before it, only the responder knows.
+        Some(Phase::Request { first: true }) if !tls && segment.may_be_known() => Decision {
+            request: Request { at: (network.payload_at() + segment.header_len) as u16, len: segment.data_len as u16 },
+            action: Action::Redirect,
+            // The numbers are those of the responder's answer too.
+            ..answer(Reason::HttpRequest, network, segment.acknowledgement())
+        },
         Some(Phase::Request { .. }) if segment.data_len > 0 || fin => {
             Decision::redirect(either(Reason::TlsHello, Reason::HttpRequest))
         }
@@ -86,6 +92,15 @@ impl Segment {
             .wrapping_add(self.data_len as u32)
             .wrapping_add(self.flags.has(flag::SYN) as u32)
             .wrapping_add(self.flags.has(flag::FIN) as u32)
+    }
+
+    /// Whether the responder would answer it, if it is a request, without remembering anything: it is not cut short, and nothing follows.
+    /// Without PSH more is under way, and the responder must know that the answer is given.
+    #[inline(always)]
+    const fn may_be_known(&self) -> bool {
+        self.flags.0 == flag::PSH | flag::ACK
+            && self.data_len >= KNOWN_REQUEST_MIN
+            && self.data_len <= KNOWN_REQUEST_MAX
     }
 
     #[inline(always)]

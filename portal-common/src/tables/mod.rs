@@ -7,6 +7,7 @@ mod binding;
 mod client;
 mod counters;
 mod index;
+mod known_answer;
 mod service;
 mod session;
 mod zone;
@@ -15,6 +16,10 @@ pub use binding::{AddressHash, AddressWord, Bindings, MAX_BINDINGS};
 pub use client::{ClientRow, ClientState, Flow};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
 pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex};
+pub use known_answer::{
+    KNOWN_PLACES, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_SEEDS, KNOWN_STATUSES,
+    KnownAnswer, KnownPlace, absorb, asked, is_known,
+};
 pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};

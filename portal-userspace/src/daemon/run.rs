@@ -130,6 +130,7 @@ impl Setup {
             tables,
             names: maps.names,
             garden,
+            known: maps.known,
             gate,
             pins,
         })?);

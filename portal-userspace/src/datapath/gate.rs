@@ -20,6 +20,7 @@ use super::{
     counters::CounterReader,
     explain,
     garden::GardenTables,
+    known::KnownAnswers,
     meter,
     names::ZoneNames,
     object,
@@ -53,6 +54,8 @@ pub struct GateMaps {
     pub counters: CounterReader,
     /// The secrets behind the SYN cookies.
     pub secrets: Secrets,
+    /// The requests that the gate answers by itself.
+    pub known: KnownAnswers,
     /// The responder's sockets.
     pub sockets: XskMap<MapData>,
     /// Whose frames are captured.
@@ -110,6 +113,7 @@ impl Gate {
             garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),
             counters: CounterReader::new(take::<PerCpuArray<_, _>>(&mut ebpf, "COUNTERS")?),
             secrets: Secrets::over(take::<Array<_, CookieKeys>>(&mut ebpf, "COOKIE_KEYS")?)?,
+            known: KnownAnswers::new(&take(&mut ebpf, "KNOWN")?, take::<PerCpuArray<_, _>>(&mut ebpf, "KNOWN_GIVEN")?)?,
             sockets: take(&mut ebpf, "XSKS")?,
             captured: take(&mut ebpf, "CAPTURED")?,
             events: take(&mut ebpf, "EVENTS")?,

@@ -7,6 +7,7 @@ mod explain;
 pub mod garden;
 pub mod gate;
 mod index;
+pub mod known;
 mod link;
 mod mapped;
 mod meter;

@@ -8,7 +8,8 @@
 //!         meter-<ifindex>      the meter's, where the kernel has tcx
 //! ```
 //!
-//! The ring buffers and whose frames are captured are not pinned: they are for the daemon that runs, and a capture ends with it.
+//! The ring buffers, whose frames are captured, and which requests the gate answers by itself are not pinned: they are for the daemon that runs. A capture ends
+//! with it; and what the next one's gate answers is what its own responder has said.
 
 use std::{
     fs::{self, File},

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
-use portal_common::{Reason, reason::Outcome};
+use portal_common::{Reason, cookie::RESPONSE_MAX, reason::Outcome};
 
 // `enum xdp_action`, Linux `include/uapi/linux/bpf.h`.
 const XDP_ABORTED: u32 = 0;
@@ -11,8 +11,8 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 
-/// Room for what a program may put in front of a frame or behind it.
-const ROOM: usize = 256;
+/// Room for what a program may put in front of a frame or behind it: at most a response.
+const ROOM: usize = 256 + RESPONSE_MAX;
 
 /// What the program `explain` says of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,12 @@
 //!
 //! A frame goes through [`segment`] (what it is), [`reassembly`] (is the request complete), [`request`] (is it valid HTTP) or [`tls`],
 //! [`probes`] (which answer) and [`answers`] (its bytes). [`exchange`] joins them and does no I/O; it can be tested and
-//! fuzzed as it is, and [`rehearsal`] asks it what it would do. [`socket`] and [`worker`] put it on the wire.
+//! fuzzed as it is, and [`rehearsal`] asks it what it would do. [`socket`] and [`worker`] put it on the wire. [`learning`] teaches the gate what is
+//! answered again and again.
 
 pub mod answers;
 pub mod exchange;
+pub mod learning;
 pub mod policies;
 pub mod probes;
 pub mod reassembly;

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use portal_common::tables::Zone;
+
 use super::{answers::Answers, probes::Probes};
 
 /// A guest network's place on its interface: the identifiers of the outer and the inner VLAN tag, 0 where there is none. A tag of VLAN 0
@@ -26,13 +28,18 @@ pub struct Policy {
 /// The policy of each guest network on an interface. Frames of any other network are ignored.
 #[derive(Clone, Debug, Default)]
 pub struct Policies {
-    by_vlans: HashMap<Vlans, Arc<Policy>>,
+    by_vlans: HashMap<Vlans, (Arc<Policy>, Option<Zone>)>,
 }
 
 impl Policies {
-    /// These networks, and no others.
+    /// These networks, and no others. The gate is taught nothing of their answers.
     pub fn new(networks: impl IntoIterator<Item = (Vlans, Arc<Policy>)>) -> Self {
-        Self { by_vlans: networks.into_iter().collect() }
+        Self { by_vlans: networks.into_iter().map(|(vlans, policy)| (vlans, (policy, None))).collect() }
+    }
+
+    /// These networks, and no others, with their numbers in the gate's tables.
+    pub fn of_zones(networks: impl IntoIterator<Item = (Vlans, Zone, Arc<Policy>)>) -> Self {
+        Self { by_vlans: networks.into_iter().map(|(vlans, zone, policy)| (vlans, (policy, Some(zone)))).collect() }
     }
 
     /// One network, without VLAN tags.
@@ -42,7 +49,12 @@ impl Policies {
 
     /// The policy of a network.
     pub fn of(&self, vlans: Vlans) -> Option<&Policy> {
-        self.by_vlans.get(&vlans).map(Arc::as_ref)
+        self.with_zone_of(vlans).map(|(policy, _)| policy)
+    }
+
+    /// The policy of a network, and its number in the gate's tables.
+    pub fn with_zone_of(&self, vlans: Vlans) -> Option<(&Policy, Option<Zone>)> {
+        self.by_vlans.get(&vlans).map(|(policy, zone)| (policy.as_ref(), *zone))
     }
 }
 
@@ -63,7 +75,13 @@ impl SharedPolicies {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts these in force.
+    /// Whether these are in force still.
+    pub fn are(&self, policies: &Arc<Policies>) -> bool {
+        // Who asks holds them, so that no others can be at their address.
+        Arc::ptr_eq(&self.0.read().unwrap_or_else(PoisonError::into_inner), policies)
+    }
+
+    /// Puts these in force. Where the gate has been taught by the old ones, within [`crate::datapath::known::KnownAnswers::change`].
     pub fn replace(&self, policies: Policies) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policies);
     }

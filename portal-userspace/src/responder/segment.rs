@@ -92,6 +92,11 @@ impl Path {
         }
     }
 
+    /// Whether the client expects TLS there.
+    pub fn is_tls(&self) -> bool {
+        self.tuple().is_tls()
+    }
+
     /// The connection, as the client's packets name it.
     pub fn tuple(&self) -> FourTuple {
         let (source, destination) = match self.addresses {
@@ -487,6 +492,38 @@ pub(crate) mod tests {
             for length in 0..whole.len() - 1 {
                 assert!(Segment::read(&whole[..length]).is_none(), "cut to {length}");
             }
+        }
+    }
+
+    proptest! {
+        /// The gate's writer is another than ours, as it works on the request's frame: their bytes are the same.
+        #[test]
+        fn the_gate_writes_an_answer_as_we_do(
+            v6: bool, tags in proptest::collection::vec((prop_oneof![Just(0x8100u16), Just(0x88a8)], any::<u16>()), 0..=2),
+            seq: u32, ack: u32, request in proptest::collection::vec(any::<u8>(), 16..=512), padding in 0usize..9,
+            status in proptest::sample::select(Status::ALL[..7].to_vec()), head: bool, path in "[a-z]{0,280}", tos: u8,
+        ) {
+            let family = if v6 { Family::V6 } else { Family::V4 };
+            let url = format!("http://192.0.2.1/{path}");
+            let answers = Answers::new(&url, &url).unwrap();
+            let answer = answers.pick(Choice { status, head }, family);
+            let mut cause = frame(family, &tags, tcp(seq, ack, false), &request);
+            // What the answer must not take over: the service type or the flow label.
+            let network_at = ETHERNET + tags.len() * VLAN_TAG;
+            if v6 { cause[network_at + 3] = tos } else { cause[network_at + 1] = tos }
+            cause.resize(cause.len() + padding, 0xee);
+            let segment = Segment::read(&cause).unwrap();
+            let end = seq.wrapping_add(request.len() as u32);
+            let ours = Reply { path: segment.path, seq: ack, ack: end, content: Content::Answer(answer) };
+            let mut expected = vec![0; ours.frame_length()];
+            ours.write(&mut expected);
+
+            let len = answer.bytes().len();
+            let gates = portal_common::answer::Response { family, network_at, seq: ack, ack: end, len, sum: answer.sum() };
+            cause.resize(gates.frame_len(), 0xdd);
+            gates.write_headers(&mut cause[..]).unwrap();
+            cause[gates.payload_at()..].copy_from_slice(answer.bytes());
+            prop_assert_eq!(cause, expected);
         }
     }
 

@@ -206,6 +206,7 @@ fn shared(sockets: XskMap<MapData>, keys: CookieKeys) -> Shared {
     Shared {
         sockets: Arc::new(Mutex::new(sockets)),
         policies: SharedPolicies::new(Policies::untagged(policy().clone())),
+        known: Arc::new(crate::datapath::known::KnownAnswers::create().unwrap()),
         keys: Arc::new(RwLock::new(keys)),
     }
 }

@@ -18,11 +18,12 @@ use tracing::{error, info, warn};
 
 use super::{
     exchange::{Exchange, Snapshot, Stats},
+    learning::Learner,
     policies::SharedPolicies,
     reassembly::Limits,
     socket::{Socket, SocketOptions},
 };
-use crate::clock;
+use crate::{clock, datapath::known::KnownAnswers};
 
 /// The cookie keys, which the daemon renews as time goes by.
 pub type SharedKeys = Arc<RwLock<CookieKeys>>;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub policies: SharedPolicies,
     /// The cookie keys.
     pub keys: SharedKeys,
+    /// What the gate answers by itself.
+    pub known: Arc<KnownAnswers>,
 }
 
 struct Stop {
@@ -169,12 +172,16 @@ fn lock(sockets: &SharedSockets) -> MutexGuard<'_, XskMap<MapData>> {
 
 fn work(queue: u32, mut socket: Socket, mut exchange: Exchange, shared: &Shared, stop: &Stop, stats: &Stats) {
     let mut stopped = None;
+    let mut learner = Learner::new(Arc::clone(&shared.known));
     while !stop.requested.load(Ordering::Acquire) {
         // One reading of each for a batch: a request waits for a few microseconds at most.
         let (now_ns, keys) = (clock::now_ns(), *shared.keys.read().unwrap_or_else(PoisonError::into_inner));
         let policies = shared.policies.get();
         let turn = socket.turn(|frame| match exchange.receive(frame.bytes(), &policies, &keys, now_ns) {
-            Ok(reply) => frame.rewrite(reply.frame_length(), |bytes| reply.write(bytes)),
+            Ok(reply) => {
+                learner.saw(frame.bytes(), &reply, &policies, now_ns, || shared.policies.are(&policies));
+                frame.rewrite(reply.frame_length(), |bytes| reply.write(bytes))
+            }
             Err(_) => false,
         });
         // A replaced policy must not stay in memory for as long as this thread sleeps.

@@ -21,7 +21,7 @@ use portal_lab::{
 use crate::{
     Effort, Findings,
     exchange::{
-        demand_counters,
+        By, demand_counters,
         gateway::{self, Gateway},
         generator::{Generator, Tally},
         wire::{Wire, addresses},
@@ -264,7 +264,7 @@ impl Soak<'_> {
         let after = Gateway::counters(self.lab)?;
         let tally = self.generator.tally()?.since(begun);
         ensure!(tally.faults().is_none(), "{}, of {} exchanges", tally.faults().unwrap_or_default(), tally.syns());
-        demand_counters(before, &after, &tally)?;
+        demand_counters(before, &after, &tally, By::Anybody)?;
         let frames: u64 = self.sent.iter().map(|n| u64::from(*n)).sum();
         let passed = after["authorized"] - before["authorized"];
         ensure!(passed == frames, "the gate let {passed} frames of clients pass, of {frames}");

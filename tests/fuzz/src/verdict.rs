@@ -13,6 +13,7 @@ use portal_common::{
     answer::Answer,
     cookie,
     decide::{Action, Case, Decision, decide, locate},
+    flag,
     reason::Outcome,
     tables::{HttpsPolicy, Strictness},
 };
@@ -119,7 +120,7 @@ fn put_right(frame: &mut [u8], fixes: u8, received: u16) {
 }
 
 fn judge(frame: &[u8], world: &World, decision: Decision) {
-    let Decision { action, reason, answer } = decision;
+    let Decision { action, reason, answer, request } = decision;
     let outcome = match action {
         Action::Pass => Outcome::Passed,
         Action::Drop => Outcome::Dropped,
@@ -154,6 +155,19 @@ fn judge(frame: &[u8], world: &World, decision: Decision) {
         Action::Answer => answered(frame, &facts, &answer),
         Action::Redirect => redirected(frame, world, &facts),
     }
+    if request.len > 0 {
+        assert_eq!((action, reason), (Action::Redirect, Reason::HttpRequest));
+        may_be_known(frame, &answer, usize::from(request.at), usize::from(request.len));
+    }
+}
+
+/// What the gate may answer by itself is what the responder reads, whole, and with its numbers.
+fn may_be_known(frame: &[u8], answer: &Answer, at: usize, len: usize) {
+    let segment = Segment::read(frame).expect("it is a segment");
+    assert_eq!(segment.data, &frame[at..at + len]);
+    assert_eq!((segment.length as usize, segment.flags), (len, flag::PSH | flag::ACK));
+    assert_eq!((answer.seq, answer.ack), (segment.ack, segment.seq.wrapping_add(len as u32)));
+    assert_eq!(answer.family, segment.path.family());
 }
 
 /// Malformation up to the network header, what only the gateway may send, and the client's own limits.

@@ -183,7 +183,7 @@ pub struct Client {
 }
 
 impl Client {
-    fn state(&self, hash: &AddressHash) -> ClientState<u64> {
+    fn state(&self, hash: AddressHash) -> ClientState<u64> {
         let mut bindings = Bindings::default();
         for (word, address) in bindings.words.iter_mut().zip(&self.addresses) {
             *word = hash.word(*address).to_word();
@@ -248,7 +248,7 @@ impl Setting {
             maps.zones.configure(*zone, GateConfig::UNFILLED)?;
         }
         for client in &self.clients {
-            maps.sessions.write_state(client.session.slot(), &client.state(&maps.sessions.address_hash()));
+            maps.sessions.write_state(client.session.slot(), &client.state(maps.sessions.address_hash()));
             maps.sessions.insert(client.key, client.session)?;
         }
         for (address, client) in &self.owners {
@@ -280,7 +280,7 @@ impl Setting {
         host.states.resize_with(SLOTS as usize, ClientState::default);
         for client in &self.clients {
             host.sessions.insert(client.key, client.session);
-            host.states[client.session.slot() as usize] = atomic(&client.state(&hash));
+            host.states[client.session.slot() as usize] = atomic(&client.state(hash));
         }
         host.owners.borrow_mut().extend(self.owners.iter().copied());
         host.garden = self.garden.iter().map(|(key, bits)| (GardenKey::EXACT_BITS + u32::from(*bits), *key)).collect();

@@ -52,12 +52,12 @@ fn explain(lab: &Lab, arguments: &[&str]) -> Result<Vec<Value>> {
 }
 
 /// The one frame's explanation.
-fn explain_one(lab: &Lab, arguments: &[&str]) -> Result<Value> {
+pub(crate) fn explain_one(lab: &Lab, arguments: &[&str]) -> Result<Value> {
     let [line] = &explain(lab, arguments)?[..] else { anyhow::bail!("not one line: {arguments:?}") };
     Ok(line.clone())
 }
 
-fn bytes(hex: &Value) -> Result<Vec<u8>> {
+pub(crate) fn bytes(hex: &Value) -> Result<Vec<u8>> {
     let text = hex.as_str().with_context(|| format!("no reply: {hex}"))?;
     let pairs = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair)?, 16).context("hex"));
     pairs.collect()

@@ -17,6 +17,7 @@ mod flood;
 mod garden;
 mod half_close;
 mod idle;
+mod known;
 mod leaks;
 mod load;
 mod modes;

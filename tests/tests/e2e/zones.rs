@@ -140,7 +140,7 @@ fn in_shadow_mode_everything_passes_and_is_counted() -> Result<()> {
 }
 
 /// The first frame from the gate that holds these bytes, with its tags and all.
-fn answer(wire: &Wire, what: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn answer(wire: &Wire, what: &[u8]) -> Result<Vec<u8>> {
     let until = Instant::now() + Duration::from_secs(5);
     while let Some(seen) = wire.next(until)? {
         if !seen.sent && seen.frame.windows(what.len()).any(|bytes| bytes == what) {

@@ -4,18 +4,20 @@ use std::{collections::BTreeMap, os::fd::AsRawFd as _, process::Command, sync::a
 
 use aya::{
     maps::{HashMap, Map, MapData, MapInfo},
-    programs::{TestRun as _, TestRunOptions},
+    programs::{TestRun as _, TestRunOptions, Xdp},
 };
 use portal_common::{
     Reason,
     budget::Budgets,
-    cookie,
+    cookie::{self, RESPONSE_MAX},
     decide::{Action, Case, Departure, Outbound, Tables as _, decide, locate, outbound},
     event::RELAYED_MARK,
     frame::MAX_REDIRECTED_LEN,
     host::HostTables,
     meter::Load,
-    tables::{Bindings, ClientKey, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedWord, Strictness, UNZONED_ROW, Zone},
+    tables::{
+        Bindings, ClientKey, CookieKeys, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedWord, Strictness, UNZONED_ROW, Zone,
+    },
 };
 use portal_lab::verdicts::{
     frames::Cookies,
@@ -23,13 +25,19 @@ use portal_lab::verdicts::{
 };
 use portal_userspace::{
     clock,
-    datapath::gate::{Gate, GateMaps},
+    datapath::{
+        gate::{Gate, GateMaps},
+        known::KnownAnswers,
+    },
     responder::{SocketOptions, socket::Socket},
 };
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The interface that BPF_PROG_TEST_RUN lets frames arrive at.
 pub(crate) const LOOPBACK: u32 = 1;
+
+/// Room for what a program may add to a frame.
+const ROOM: usize = 256 + RESPONSE_MAX;
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,25 +173,40 @@ impl Bench {
 
     /// What the program that explains says.
     pub(crate) fn explain(&mut self, frame: &[u8]) -> (Action, Reason, Vec<u8>) {
-        let mut out = vec![0; frame.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        let result = self.gate.explain().expect("it is there").test_run(options).expect("the kernel runs it");
-        out.truncate(result.data_size_out as usize);
-        let reason = Reason::try_from(result.return_value >> 8).expect("a reason of this version");
-        (action(result.return_value & 0xff), reason, out)
+        let (value, out) = run_program(self.gate.explain().expect("it is there"), frame);
+        let reason = Reason::try_from(value >> 8).expect("a reason of this version");
+        (action(value & 0xff), reason, out)
+    }
+
+    /// Runs a frame that is made for the time of the run through the gate and the program that explains. The host has no table of known answers.
+    pub(crate) fn run_known(&mut self, make: impl Fn(&Cookies) -> Vec<u8>) -> KnownRun {
+        loop {
+            let cause = self.make(&make);
+            let explained = self.explain(&cause);
+            let row = locate(&cause[..], &self.host).map_or_else(|(row, _)| row, |place| place.row());
+            let done = self.in_kernel(&cause, row);
+            if cookie::slot(clock::now_ns()) == cookie::slot(self.host.now_ns) {
+                let done = (done.action, done.reason, done.frame);
+                return KnownRun { cause, keys: self.host.keys, done, explained };
+            }
+        }
+    }
+
+    /// A frame that is made for now.
+    pub(crate) fn make(&mut self, make: impl Fn(&Cookies) -> Vec<u8>) -> Vec<u8> {
+        self.host.now_ns = clock::now_ns();
+        make(&self.cookies())
+    }
+
+    /// The gate's program, and what it answers by itself.
+    pub(crate) fn gate_and_known(&mut self) -> (&Xdp, &KnownAnswers) {
+        (self.gate.program().expect("it is there"), &self.maps.known)
     }
 
     fn in_kernel(&mut self, frame: &[u8], expected_row: u32) -> Outcome {
-        let mut out = vec![0; frame.len() + 256];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.data_out = Some(&mut out);
-        let result = self.gate.program().expect("it is there").test_run(options).expect("the kernel runs it");
-        out.truncate(result.data_size_out as usize);
+        let (value, out) = run_program(self.gate.program().expect("it is there"), frame);
         let (row, reason) = self.counted(expected_row);
-        Outcome { action: action(result.return_value), reason, row, frame: out }
+        Outcome { action: action(value), reason, row, frame: out }
     }
 
     /// The one counter that grew since the last call, which is expected in this row.
@@ -319,6 +342,25 @@ impl Bench {
             .find(|id| MapInfo::from_id(*id).expect("it is there").name_as_str().is_some_and(|found| found == name));
         MapData::from_id(id.expect("the gate has this map")).expect("it can be opened")
     }
+}
+
+/// A frame's way through the gate and the program that explains.
+pub(crate) struct KnownRun {
+    pub(crate) cause: Vec<u8>,
+    pub(crate) keys: CookieKeys,
+    pub(crate) done: (Action, Reason, Vec<u8>),
+    pub(crate) explained: (Action, Reason, Vec<u8>),
+}
+
+/// What a program says of a frame, and how it leaves it.
+pub(crate) fn run_program(program: &Xdp, frame: &[u8]) -> (u32, Vec<u8>) {
+    let mut out = vec![0; frame.len() + ROOM];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    let result = program.test_run(options).expect("the kernel runs it");
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
 }
 
 /// What became of a frame that departs.

@@ -3,6 +3,7 @@
 mod bench;
 mod differential;
 mod docs;
+mod known;
 mod reply;
 mod verdicts;
 mod verifier;

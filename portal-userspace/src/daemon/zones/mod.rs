@@ -25,6 +25,7 @@ use crate::{
     config::{self, Config},
     datapath::{
         gate::Gate,
+        known::KnownAnswers,
         names::ZoneNames,
         pins::Pins,
         zones::{ZonePolicy, ZoneTables, rest_of},
@@ -140,6 +141,7 @@ pub(super) struct Parts {
     pub(super) tables: Arc<Mutex<ZoneTables>>,
     pub(super) names: ZoneNames,
     pub(super) garden: Arc<WalledGarden>,
+    pub(super) known: KnownAnswers,
     pub(super) gate: Gate,
     pub(super) pins: Pins,
 }
@@ -147,14 +149,14 @@ pub(super) struct Parts {
 impl ZoneManager {
     /// Guards nothing yet.
     pub(super) fn new(parts: Parts) -> Result<Self> {
-        let Parts { config_path, limits, store, sockets, keys, tables, names, garden, mut gate, pins } = parts;
+        let Parts { config_path, limits, store, sockets, keys, tables, names, garden, known, mut gate, pins } = parts;
         let memory = limits.responder_memory_kib.get() as usize * 1024;
         let program_id = gate.program_id()?;
         Ok(Self {
             config_path,
             limits,
             store,
-            common: Common { sockets, keys, memory },
+            common: Common { sockets, keys, known: Arc::new(known), memory },
             tables,
             garden,
             gate: Arc::new(Mutex::new(gate)),
@@ -299,7 +301,8 @@ impl ZoneManager {
 
         // First the sockets: a gate that sends them requests comes later.
         let all: Vec<&ZoneSetup> = before.iter().map(|zone| &zone.setup).chain(new.iter().copied()).collect();
-        let on = |index: u32| all.iter().copied().filter(|zone| zone.port.index == index).collect::<Vec<_>>();
+        let guarded: Vec<_> = all.iter().copied().zip(numbering.zones.iter().copied()).collect();
+        let on = |index: u32| guarded.iter().copied().filter(|(zone, _)| zone.port.index == index).collect::<Vec<_>>();
         let mut opened: Vec<Port> = Vec::new();
         for zone in &new {
             let here = |port: &Port| port.interface.index == zone.port.index;
@@ -312,7 +315,6 @@ impl ZoneManager {
         // Then what nobody is to find again.
         let retired = numbering.retired.iter().copied().filter(|zone| first || numbers.contains(zone));
         self.retire(&retired.collect::<Vec<_>>(), &mut ports.names)?;
-        let guarded: Vec<_> = all.iter().copied().zip(numbering.zones.iter().copied()).collect();
         let interfaces: BTreeSet<u32> = new.iter().map(|zone| zone.port.index).collect();
         let rest: Vec<_> = interfaces.iter().map(|index| (*index, rest(*index, &guarded, unguarded))).collect();
         let rest_before: Vec<_> = interfaces.iter().map(|index| (*index, self.tables().rest(*index))).collect();
@@ -426,8 +428,8 @@ impl ZoneManager {
         let port = &zone.setup.port;
         let rest: Vec<_> = self.running().into_iter().filter(|other| other.name() != name).collect();
         let heir = rest.iter().find(|other| other.setup.port.index == port.index).map(|other| other.number);
-        let beside: Vec<&ZoneSetup> =
-            rest.iter().map(|z| &z.setup).filter(|setup| setup.port.index == port.index).collect();
+        let beside: Vec<_> =
+            rest.iter().map(|z| (&z.setup, z.number)).filter(|(setup, _)| setup.port.index == port.index).collect();
         if beside.is_empty() {
             if !may_open {
                 return Err(ZoneError::WouldOpen { name: name.to_owned(), interface: port.name.clone() });
@@ -440,8 +442,9 @@ impl ZoneManager {
         self.tables().remove(zone.number).map_err(ZoneError::Refused)?;
         self.garden.remove_zone(zone.number).map_err(ZoneError::Refused)?;
         if beside.is_empty() {
-            // With it go the sockets.
+            // With it go the sockets, and then what was learned through them.
             ports.open.retain(|open| open.interface.index != port.index);
+            self.common.known.change(|| ());
             warn!(zone = name, interface = port.name, "the gate is detached: the network is OPEN");
         } else {
             for open in ports.open.iter().filter(|open| open.interface.index == port.index) {
@@ -478,9 +481,13 @@ impl ZoneManager {
         futures::future::join_all(zones.iter().map(|zone| zone.stop())).await;
     }
 
-    /// What all responders together have done.
+    /// What all responders together have done, and what the gate has answered in their stead.
     pub fn responder_total(&self) -> Snapshot {
         let mut total = Snapshot::default();
+        match self.common.known.given() {
+            Ok(given) => total.answered.iter_mut().zip(given).for_each(|(sum, n)| *sum += n),
+            Err(e) => warn!(error = format!("{e:#}"), "what the gate has answered by itself is missing in the figures"),
+        }
         // While networks are being changed, the figures wait.
         if let Ok(ports) = self.ports.try_lock() {
             for port in &ports.open {

@@ -121,6 +121,7 @@ async fn started(pins: &Path, config_path: &Path, names: &[&str]) -> Result<Zone
         garden: Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers, Box::new(|_, _| ()))?),
         tables,
         names: maps.names,
+        known: maps.known,
         gate,
         pins,
     })?;

@@ -368,16 +368,12 @@ fn resize(ctx: *mut xdp_md, length: usize) -> Option<()> {
     let now = unsafe { ((*ctx).data_end - (*ctx).data) as usize };
     #[expect(clippy::cast_possible_wrap, reason = "a frame's length is far below 2^31")]
     let more = length as i32 - now as i32;
-    // A veth's small frames have no room behind them, but before them they do.
+    // A veth's small frames that came from the stack have no room behind them, but before them they do. There is less of that, and a frame that goes to and
+    // fro would use it up.
     // SAFETY: as above; no address within the frame outlives an access.
-    let refused = unsafe {
-        match more {
-            0 => 0,
-            1.. => bpf_xdp_adjust_head(ctx, -more),
-            _ => bpf_xdp_adjust_tail(ctx, more),
-        }
-    };
-    (refused == 0).then_some(())
+    let resized =
+        more == 0 || unsafe { bpf_xdp_adjust_tail(ctx, more) == 0 || more > 0 && bpf_xdp_adjust_head(ctx, -more) == 0 };
+    resized.then_some(())
 }
 
 /// The address of so many bytes of the frame, if they are in it.

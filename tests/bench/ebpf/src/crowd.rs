@@ -65,9 +65,11 @@ pub struct Crowd {
     pub rounds: u32,
     /// Every so many exchanges of a family are probes; 0 for none.
     pub probe_every: u32,
+    /// Flags that the requests have beside ACK and PSH: with [`Crowd::CWR`] the responder answers each of them, and the gate none by itself.
+    pub request_flags: u32,
 }
 
-const _: () = assert!(size_of::<Crowd>() == 68);
+const _: () = assert!(size_of::<Crowd>() == 72);
 
 /// What a slot is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -231,6 +233,8 @@ impl Segment {
 impl Crowd {
     /// In [`Crowd::families`]: IPv4.
     pub const V4: u8 = 1;
+    /// In [`Crowd::request_flags`]: congestion window reduced (RFC 3168 section 6.1.2), which any segment with data may say.
+    pub const CWR: u32 = 0x80;
     /// In [`Crowd::families`]: IPv6.
     pub const V6: u8 = 2;
 
@@ -290,7 +294,7 @@ impl Crowd {
         let mut network = [0x45, 0, l0, l1, 0, 0, 0x40, 0, 64, TCP, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3];
         [network[10], network[11]] = Sum::new().array(&network).checksum().to_be_bytes();
         let pseudo = Sum::new().array(&source).array(&destination);
-        Head { ethernet: self.ethernet(flow, 0x0800), network, tcp: tcp(flow, segment, pseudo) }
+        Head { ethernet: self.ethernet(flow, 0x0800), network, tcp: self.tcp(flow, segment, pseudo) }
     }
 
     /// The headers of a segment over IPv6.
@@ -307,7 +311,7 @@ impl Crowd {
             i += 1;
         }
         let pseudo = Sum::new().array(&source).array(&destination);
-        Head { ethernet: self.ethernet(flow, 0x86dd), network, tcp: tcp(flow, segment, pseudo) }
+        Head { ethernet: self.ethernet(flow, 0x86dd), network, tcp: self.tcp(flow, segment, pseudo) }
     }
 
     #[inline(always)]
@@ -316,26 +320,29 @@ impl Crowd {
         let [t0, t1] = ether_type.to_be_bytes();
         [g0, g1, g2, g3, g4, g5, c0, c1, c2, c3, c4, c5, t0, t1]
     }
+
+    #[inline(always)]
+    fn tcp(&self, flow: &Flow, segment: &Segment, pseudo: Sum) -> [u8; 20] {
+        let ([p0, p1], [q0, q1]) = (flow.port.to_be_bytes(), PORT_HTTP.to_be_bytes());
+        let ([s0, s1, s2, s3], [a0, a1, a2, a3]) = (segment.seq.to_be_bytes(), segment.ack.unwrap_or(0).to_be_bytes());
+        let (words, flags) = (
+            segment.header_words() << 4,
+            segment.flags() | if segment.request.is_some() { self.request_flags as u8 } else { 0 },
+        );
+        let mut tcp = [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, words, flags, 0xff, 0xff, 0, 0, 0, 0];
+        let sum = pseudo.word(u16::from(TCP)).word((20 + segment.rest_len()) as u16).array(&tcp);
+        let sum = match (segment.request, segment.ack) {
+            (Some(request), _) => sum.sum(request),
+            (None, None) => sum.array(&MSS_OPTION),
+            (None, Some(_)) => sum,
+        };
+        [tcp[16], tcp[17]] = sum.checksum().to_be_bytes();
+        tcp
+    }
 }
 
 /// What follows the headers of a SYN.
 pub const SYN_OPTION: [u8; 4] = MSS_OPTION;
-
-#[inline(always)]
-fn tcp(flow: &Flow, segment: &Segment, pseudo: Sum) -> [u8; 20] {
-    let ([p0, p1], [q0, q1]) = (flow.port.to_be_bytes(), PORT_HTTP.to_be_bytes());
-    let ([s0, s1, s2, s3], [a0, a1, a2, a3]) = (segment.seq.to_be_bytes(), segment.ack.unwrap_or(0).to_be_bytes());
-    let (words, flags) = (segment.header_words() << 4, segment.flags());
-    let mut tcp = [p0, p1, q0, q1, s0, s1, s2, s3, a0, a1, a2, a3, words, flags, 0xff, 0xff, 0, 0, 0, 0];
-    let sum = pseudo.word(u16::from(TCP)).word((20 + segment.rest_len()) as u16).array(&tcp);
-    let sum = match (segment.request, segment.ack) {
-        (Some(request), _) => sum.sum(request),
-        (None, None) => sum.array(&MSS_OPTION),
-        (None, Some(_)) => sum,
-    };
-    [tcp[16], tcp[17]] = sum.checksum().to_be_bytes();
-    tcp
-}
 
 #[cfg(test)]
 mod tests {
@@ -357,6 +364,7 @@ mod tests {
             slots: 64,
             rounds: 100,
             probe_every: 8,
+            request_flags: 0,
         }
     }
 

@@ -195,6 +195,7 @@ impl Generator {
             slots: plan.in_flight,
             rounds: 0,
             probe_every: plan.probe_every,
+            request_flags: 0,
         };
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("SLOTS", plan.in_flight)
@@ -232,6 +233,11 @@ impl Generator {
             self.open(number, round, 0)?;
         }
         Ok(())
+    }
+
+    /// Whether the requests are such as the gate answers by itself. To be called while none is in flight.
+    pub fn can_be_known(&mut self, known: bool) {
+        self.crowd.request_flags = if known { 0 } else { Crowd::CWR };
     }
 
     /// Lets each of these clients make at least so many exchanges, and waits until they have; an error if that takes longer than the limit.

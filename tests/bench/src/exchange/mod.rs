@@ -177,7 +177,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
             them.add(&measured);
         }
     }
-    demand_counters(&before, &Gateway::counters(&lab)?, &portal.generator.tally()?.since(&begun))?;
+    demand_counters(&before, &Gateway::counters(&lab)?, &portal.generator.tally()?.since(&begun), By::Gate(TAUGHT))?;
     say("Portal", &us, idle, &all_ours);
     if let (Ok(nginx), Some(rival)) = (&nginx, &rival) {
         nginx.demand_redirects(&rival.generator.tally()?)?;
@@ -189,6 +189,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
         Findings { rows: rows(&us, theirs_measured, refusal.as_deref(), idle, effort)?, plots: Vec::new() };
     let rival_generator_now = rival.as_ref().map(|rival| &*rival.generator);
     latencies(portal.generator, rival_generator_now, refusal.as_deref(), &mut findings)?;
+    findings.rows.push(by_responder(&lab, &mut portal, idle, (repeats, window), cpus)?);
 
     // The same two gateways, asked by wrk: the clients' ends pass everything to the kernel now.
     let (portal_threads, rival_threads) =
@@ -233,7 +234,7 @@ fn rows(us: &Measured, them: Option<&Measured>, refusal: Option<&str>, idle: f64
         row("of an exchange: portald's or nginx's time, and system calls", "µs", Better::Lower, &|m| {
             m.each(m.spent.processes)
         }),
-        Row::new("of that: the responder alone, fed from memory", "ns", parts::responder(effort)?),
+        Row::new("a request at the responder alone, fed from memory", "ns", parts::responder(effort)?),
     ])
 }
 
@@ -282,6 +283,29 @@ fn percentiles(generator: &Generator) -> Result<Vec<(f64, f64)>> {
     Ok(SHARES.iter().zip(times).map(|(share, time)| (share * 100.0, micros(time))).collect())
 }
 
+/// The same of ours, where the responder answers every request: as where each is another than all before.
+fn by_responder(
+    lab: &Lab,
+    portal: &mut Target<'_>,
+    idle: f64,
+    (repeats, window): (u32, Duration),
+    cpus: Cpus,
+) -> Result<Row> {
+    portal.generator.can_be_known(false);
+    let (before, begun) = (Gateway::counters(lab)?, portal.generator.tally()?);
+    let (mut sum, mut all) = (Measured::default(), Vec::new());
+    for _ in 0..repeats {
+        let measured = portal.measure(window, cpus)?;
+        all.push(measured.per_second());
+        sum.add(&measured);
+    }
+    let tally = portal.generator.tally()?.since(&begun);
+    demand_counters(&before, &Gateway::counters(lab)?, &tally, By::Responder)?;
+    portal.generator.can_be_known(true);
+    say("Portal, by its responder", &sum, idle, &all);
+    Ok(Row::new("511 responses per CPU-second, where the responder gives each", "1/s", sum.per_cpu_second()))
+}
+
 /// The same of ours, as it comes: with the budgets for strangers, and many of them.
 fn crowded(window: Duration, cpus: Cpus) -> Result<Row> {
     let lab = Lab::new()?;
@@ -295,7 +319,7 @@ fn crowded(window: Duration, cpus: Cpus) -> Result<Row> {
     let before = Gateway::counters(&lab)?;
     let measured = target.measure(window, cpus)?;
     let tally = target.generator.tally()?;
-    demand_counters(&before, &Gateway::counters(&lab)?, &tally)?;
+    demand_counters(&before, &Gateway::counters(&lab)?, &tally, By::Gate(TAUGHT))?;
     let clients = figure(f64::from(CROWDED));
     Ok(Row::new(
         format!("511 per CPU-second with the default budgets, {clients} clients"),
@@ -326,22 +350,50 @@ fn say(name: &str, measured: &Measured, idle: f64, repeats: &[f64]) {
     );
 }
 
+/// Who has answered the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The gate, all but what the responder has taught it by: as many as this at most.
+    Gate(u64),
+    /// The responder, all of them.
+    Responder,
+    /// Either.
+    Anybody,
+}
+
+/// Until the gate has learned the crowd's four requests: as many as there are frames in flight and in the responder's queue, and many times that.
+const TAUGHT: u64 = 20_000;
+
 /// Demands that the gate counted what the crowd did: each frame of each exchange under its reason, and no other reason.
 pub(crate) fn demand_counters(
     before: &BTreeMap<String, u64>,
     after: &BTreeMap<String, u64>,
     tally: &Tally,
+    by: By,
 ) -> Result<()> {
     let grown = |name: &str| -> Result<u64> {
         let now = after.get(name).with_context(|| format!("no counter {name}"))?;
         Ok(now - before.get(name).copied().unwrap_or_default())
     };
     let exchanges = tally.seen.completed;
-    for name in ["http_handshake", "http_request", "http_acknowledged"] {
-        let counted = grown(name)?;
+    let (responder, gate) = (grown("http_request")?, grown("http_answered")?);
+    for (name, counted) in [
+        ("http_handshake", grown("http_handshake")?),
+        ("http_request or http_answered", responder + gate),
+        ("http_acknowledged", grown("http_acknowledged")?),
+    ] {
         ensure!(counted == exchanges, "the gate counted {counted} times {name}, for {exchanges} exchanges");
     }
-    for name in ["http_foreign", "http_ack_only", "responder_absent", "budget_requests", "budget_replies"] {
+    eprintln!("of {exchanges} responses the gate has given {gate}, and the responder {responder}");
+    let as_said = match by {
+        By::Gate(most) => responder <= most,
+        By::Responder => gate == 0,
+        By::Anybody => true,
+    };
+    ensure!(as_said, "{by:?} was to answer, but the gate has given {gate} responses, and the responder {responder}");
+    for name in
+        ["http_foreign", "http_ack_only", "responder_absent", "answer_failed", "budget_requests", "budget_replies"]
+    {
         ensure!(grown(name)? == 0, "the gate counted {name}");
     }
     Ok(())

@@ -77,6 +77,7 @@ fn requests(keys: &CookieKeys) -> Result<Vec<Vec<u8>>> {
         clients: REQUESTS,
         slots: REQUESTS,
         rounds: 1,
+        request_flags: 0,
         probe_every: 0,
     };
     let bytes: [u8; REQUEST_LEN] = request(PAGE.0, PAGE.1)?;
