@@ -8,7 +8,7 @@ use crate::{
     host::HostTables,
     meter::Load,
     siphash::Key,
-    tables::{Attachment, MAX_BINDINGS},
+    tables::{Attachment, MAX_BINDINGS, Rate, Session},
 };
 use crate::{flag, protocol as p};
 
@@ -477,4 +477,81 @@ fn frames_of_no_zone_pass_on_an_interface_that_is_all_in_shadow_mode() {
     }
     let place = locate(&anything(STRANGER, host(20))[..], &world.0).map(|place| place.client.zone());
     assert_eq!(place.ok(), Some(ZONE), "a zone of its own comes first");
+}
+
+/// The frame with these VLAN tags.
+fn tagged(frame: &[u8], ids: &[u16]) -> Vec<u8> {
+    let tags: Vec<u8> = ids.iter().flat_map(|id| [p::ETHER_VLAN.to_be_bytes(), id.to_be_bytes()].concat()).collect();
+    [&frame[..12], &tags, &frame[12..]].concat()
+}
+
+#[test]
+fn the_short_way_is_for_plain_packets_and_says_what_the_rules_say() {
+    #[derive(Debug, PartialEq)]
+    enum Way {
+        Decided,
+        Stranger,
+        Unusual,
+    }
+    let site_v6 = Address::v6([0x20, 1, 0x0d, 0xb8, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]);
+    for (own, new, site, dhcp_server) in
+        [(host(10), host(11), SITE, p::PORT_DHCP_SERVER), (host_v6(10), host_v6(11), site_v6, p::PORT_DHCPV6_SERVER)]
+    {
+        let mut world = World::new(Strictness::Learn);
+        let now = world.0.now_ns;
+        world.0.zones.insert(Attachment::new(0, 5, 0), ZONE);
+        world.0.zones.insert(Attachment::new(0, 5, 6), ZONE);
+        let slow = Rate::bits_per_second(Rate::MIN_BITS_PER_SECOND);
+        let spent: [u8; 6] = [2, 0, 0, 0, 2, 1];
+        let expired: [u8; 6] = [2, 0, 0, 0, 2, 2];
+        world.log_in(ONE, 0, |session| session);
+        world.log_in(OTHER, 1, |session| session.with_rates(slow, slow));
+        world.log_in(spent, 2, |session| session.with_quota(1));
+        world.log_in(expired, 3, |session| Session::new(0, now, session.slot()));
+        let plain = anything(ONE, own);
+        assert_eq!(world.send(&plain), Reason::Authorized, "from now on the address is bound");
+        // It is refused with what binds its address, or later.
+        while world.send(&anything(OTHER, new)) == Reason::Authorized {}
+        let of_spent = Address::v4([192, 0, 2, 77]);
+        assert_eq!(world.send(&anything(spent, of_spent)), Reason::QuotaSpent);
+        let mut group = plain.clone();
+        group[6] |= 1;
+        let mut other_version = plain.clone();
+        other_version[14] = 0x55;
+        let icmp = if own == host(10) { p::ICMP } else { p::ICMPV6 };
+        let icmp = packet([GATEWAY_MAC, ONE].concat(), [own, site], icmp, &[128, 0, 0, 0, 0, 0, 0, 0]);
+        let icmp_way = if own == host(10) { Way::Decided } else { Way::Unusual };
+        let tcp_to_site = tcp(ONE, [own, site], 443, flag::SYN);
+        let table: [(&str, Vec<u8>, Way); 17] = [
+            ("a client's UDP", plain.clone(), Way::Decided),
+            ("a client's TCP", tcp_to_site, Way::Decided),
+            ("a client's ping", icmp, icmp_way),
+            ("with a tag", tagged(&plain, &[5]), Way::Decided),
+            ("with a tag of no zone", tagged(&plain, &[7]), Way::Unusual),
+            ("with two tags", tagged(&plain, &[5, 6]), Way::Unusual),
+            ("over its rate", anything(OTHER, new), Way::Decided),
+            ("over its quota", anything(spent, of_spent), Way::Decided),
+            ("from an address that it is not bound to", anything(ONE, new), Way::Unusual),
+            ("of a client whose session has expired", anything(expired, own), Way::Unusual),
+            ("a stranger's", anything(STRANGER, own), Way::Stranger),
+            ("a stranger's, with a tag", tagged(&anything(STRANGER, own), &[5]), Way::Stranger),
+            ("from a group", group, Way::Unusual),
+            ("cut within the network header", plain[..30].to_vec(), Way::Unusual),
+            ("a byte shorter than it says", plain[..plain.len() - 1].to_vec(), Way::Unusual),
+            ("of another version", other_version, Way::Unusual),
+            ("from a DHCP server's port", udp(ONE, [own, site], [dhcp_server, 68], 60), Way::Unusual),
+        ];
+        for (sentence, frame, expected) in table {
+            let (way, decided) = match familiar(&frame[..], &world.0) {
+                Familiar::Decided { action, reason, .. } => (Way::Decided, Some((action, reason))),
+                Familiar::Stranger(_) => (Way::Stranger, None),
+                Familiar::Unusual => (Way::Unusual, None),
+            };
+            assert_eq!(way, expected, "{sentence}, {own:?}");
+            if let Some((action, reason)) = decided {
+                assert_eq!(reason, world.send(&frame), "{sentence}, {own:?}: the rules");
+                assert_eq!(action == Action::Pass, reason == Reason::Authorized, "{sentence}, {own:?}");
+            }
+        }
+    }
 }
