@@ -27,8 +27,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 /// Costs over an empty program behind the same injector, ns.
 struct Costs {
     clients: u32,
-    version: Version,
-    pattern: Pattern,
+    series: Series,
     gate: f64,
     hash: f64,
 }
@@ -39,21 +38,18 @@ fn measure(effort: &Effort) -> Result<Findings> {
     for clients in &sizes {
         all.extend(at(*clients, effort)?);
     }
-    let find = |clients, version, pattern| {
-        all.iter().find(move |c| (c.clients, c.version, c.pattern) == (clients, version, pattern))
-    };
+    let find = |clients, series| all.iter().find(move |c| (c.clients, c.series) == (clients, series));
     let mut rows = Vec::new();
-    for (version, pattern) in series() {
-        let Some(one) = find(CLIENTS[0], version, pattern) else { continue };
+    for series in SERIES {
+        let Some(one) = find(CLIENTS[0], series) else { continue };
         for clients in &sizes[1..] {
-            let Some(many) = find(*clients, version, pattern) else { continue };
+            let Some(many) = find(*clients, series) else { continue };
             let metric = format!(
-                "growth of an authorised packet's cost, 1 to {} clients, {}, {}",
+                "growth of an authorised packet's cost, 1 to {} clients, {}",
                 figure(f64::from(*clients)),
-                version.name(),
-                order(pattern)
+                series.name()
             );
-            let bar = if *clients == MANY && pattern == Pattern::Uniform {
+            let bar = if *clients == MANY && series.pattern == Pattern::Uniform && !series.metered {
                 Bar::Both(Box::new(Bar::AtMost(90.0)), Box::new(Bar::Times(3.0)))
             } else {
                 Bar::None
@@ -62,8 +58,8 @@ fn measure(effort: &Effort) -> Result<Findings> {
             rows.push(row.against("a BPF hash by MAC", many.hash - one.hash, Better::Lower).bar(&bar));
         }
     }
-    let line = |version, pattern, of: fn(&Costs) -> f64| -> Vec<(f64, f64)> {
-        CLIENTS.iter().filter_map(|n| find(*n, version, pattern)).map(|c| (f64::from(c.clients), of(c))).collect()
+    let line = |series, of: fn(&Costs) -> f64| -> Vec<(f64, f64)> {
+        CLIENTS.iter().filter_map(|n| find(*n, series)).map(|c| (f64::from(c.clients), of(c))).collect()
     };
     let mut plot = Plot::new(
         "clients",
@@ -72,16 +68,33 @@ fn measure(effort: &Effort) -> Result<Findings> {
         "ns over an empty program",
     )
     .log_x();
-    for (version, pattern) in series() {
-        plot =
-            plot.line(format!("the gate, {}, {}", version.name(), order(pattern)), line(version, pattern, |c| c.gate));
+    for series in SERIES {
+        plot = plot.line(format!("the gate, {}", series.name()), line(series, |c| c.gate));
     }
-    plot = plot.line("a plain BPF hash by MAC, uniform", line(Version::V4, Pattern::Uniform, |c| c.hash));
+    plot = plot.line("a plain BPF hash by MAC, uniform", line(SERIES[0], |c| c.hash));
     Ok(Findings { rows, plots: vec![plot] })
 }
 
-fn series() -> [(Version, Pattern); 3] {
-    [(Version::V4, Pattern::Uniform), (Version::V6, Pattern::Uniform), (Version::V4, Pattern::Zipf)]
+/// What is sent, and whether it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Series {
+    version: Version,
+    pattern: Pattern,
+    metered: bool,
+}
+
+const SERIES: [Series; 4] = [
+    Series { version: Version::V4, pattern: Pattern::Uniform, metered: false },
+    Series { version: Version::V6, pattern: Pattern::Uniform, metered: false },
+    Series { version: Version::V4, pattern: Pattern::Uniform, metered: true },
+    Series { version: Version::V4, pattern: Pattern::Zipf, metered: false },
+];
+
+impl Series {
+    fn name(self) -> String {
+        let metered = if self.metered { ", metered" } else { "" };
+        format!("{}, {}{metered}", self.version.name(), order(self.pattern))
+    }
 }
 
 fn order(pattern: Pattern) -> &'static str {
@@ -101,12 +114,14 @@ fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
     let mut gate = LoadedGate::new(LOOPBACK, clients, Limits::None)?;
     let fd = gate.gate.program()?.fd()?.try_clone()?;
     let mut all = Vec::new();
-    for (version, pattern) in series() {
+    for series in SERIES {
+        let Series { version, pattern, metered } = series;
         // The other lines need no more than their ends where there is little time.
         let is_end = clients == CLIENTS[0] || clients == MANY;
-        if effort.quick && !effort.check && !is_end && (version, pattern) != (Version::V4, Pattern::Uniform) {
+        if effort.quick && !effort.check && !is_end && series != SERIES[0] {
             continue;
         }
+        gate.set_accounting(metered)?;
         let frame = frames::segment(version, FIRST_CLIENT);
         // Each client once before: its first packet binds its address.
         injector.send(&frame, version, from, Pattern::Sequential, plan::CALL)?;
@@ -130,7 +145,7 @@ fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
             rounds,
             &mut [&mut || reference(Reference::Empty), &mut ours, &mut || reference(Reference::Hash)],
         )?;
-        all.push(Costs { clients, version, pattern, gate: costs.over(1, 0), hash: costs.over(2, 0) });
+        all.push(Costs { clients, series, gate: costs.over(1, 0), hash: costs.over(2, 0) });
     }
     Ok(all)
 }
