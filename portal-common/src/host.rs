@@ -13,8 +13,8 @@ use crate::{
     event::Event,
     frame::Frame,
     tables::{
-        AddressHash, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord,
-        Service, ServiceKey, Session, Zone,
+        AddressHash, AddressWord, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress,
+        OwnedWord, Service, ServiceKey, Session, Zone,
     },
 };
 
@@ -106,6 +106,15 @@ impl Tables for HostTables {
     fn member_apart(&self, client: &ClientKey) -> Option<(&Session, &ClientState<AtomicU64>)> {
         self.member(client)
     }
+
+    // What only saves time the host does without.
+    fn rests(&self, _client: ClientKey, _address: AddressWord, _now_ns: u64) -> bool {
+        false
+    }
+
+    fn rest(&self, _client: ClientKey, _address: AddressWord, _now_ns: u64) {}
+
+    fn rouse(&self, _client: ClientKey, _address: AddressWord) {}
 
     fn address_hash(&self) -> AddressHash {
         self.hash

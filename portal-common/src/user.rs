@@ -9,7 +9,7 @@ use crate::{
     event::Lost,
     tables::{
         AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, CookieKeys, Counters, GardenKey,
-        GateConfig, KnownAnswer, OwnedWord, ServiceKey, Session, ZoneRow,
+        GateConfig, KnownAnswer, OwnedWord, RecentPass, ServiceKey, Session, ZoneRow,
     },
 };
 
@@ -37,6 +37,7 @@ pod!(
     KnownAnswer,
     Lost,
     OwnedWord,
+    RecentPass<u64>,
     ServiceKey,
     Session,
     ZoneRow,

@@ -11,11 +11,12 @@ use portal_common::{
     Reason,
     budget::Class,
     decide::{Admission, Binding, Tables as _, admit, bind, stranger},
-    tables::{Address, ClientKey, Strictness},
+    tables::{Address, AddressWord, ClientKey, Strictness},
 };
 
 use crate::{
     packet::Packet,
+    recent::rest,
     tables::{Kernel, Program, case, find},
 };
 
@@ -33,6 +34,12 @@ pub(crate) fn call_find(client: ClientKey) -> Option<u32> {
         0 => None,
         number => Some((number - 1) as u32),
     }
+}
+
+/// [`rest`], across registers.
+#[inline(always)]
+pub(crate) fn call_rest(client: ClientKey, address: AddressWord, now_ns: u64) {
+    portal_rest(client.to_word(), address.to_word(), now_ns);
 }
 
 /// [`stranger`], of the frame of this context.
@@ -71,6 +78,13 @@ pub(crate) fn call_bind(live: bool, request: &Binding) -> bool {
 #[inline(never)]
 extern "C" fn portal_find(client: u64) -> u64 {
     find(ClientKey::from_word(client)).map_or(0, |(slot, _)| u64::from(slot) + 1)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_rest(client: u64, address: u64, now_ns: u64) -> u32 {
+    rest(ClientKey::from_word(client), AddressWord::from_word(address), now_ns);
+    0
 }
 
 /// 0, or 1 where there is no case: that cannot be.

@@ -16,6 +16,7 @@ mod known;
 mod maps;
 mod meter;
 mod packet;
+mod recent;
 mod record;
 mod tables;
 #[cfg(target_arch = "bpf")]

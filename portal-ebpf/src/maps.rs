@@ -12,7 +12,7 @@ use portal_common::{
     tables::{
         AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
         KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord,
-        ServiceKey, ZONE_ROWS, ZoneRow,
+        RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -37,6 +37,11 @@ pub(crate) static INDEX: Array<Bucket, 16_384, MMAPABLE> = Array::new();
 /// memory: which also puts each row on cache lines of its own.
 #[btf_map]
 pub(crate) static CLIENTS: Array<ClientRow<KernelWord>, 65_536, MMAPABLE> = Array::new();
+
+/// Whose packets need not be looked at for a while: see `recent.rs`. Not pinned: each gate fills its own. User space sets the
+/// size, and maps it into its memory.
+#[btf_map]
+pub(crate) static RECENT: Array<RecentPass<KernelWord>, 1, MMAPABLE> = Array::new();
 
 /// Who uses which address. User space sets the size. Not allocated beforehand: there is room for four addresses of each client, and few use them.
 #[btf_map]

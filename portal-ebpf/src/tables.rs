@@ -14,8 +14,8 @@ use portal_common::{
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
-        AddressHash, AddressOwner, Attachment, ClientKey, ClientRow, ClientState, CookieKeys, GardenKey, GateConfig,
-        OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
+        AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, CookieKeys, GardenKey,
+        GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
@@ -24,6 +24,7 @@ use crate::maps::{
     CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, SERVICES,
     STRANGERS, ZONES,
 };
+use crate::recent;
 use crate::word::KernelWord;
 
 /// The tables as the kernel holds them, for frames that cross this interface. Without `LIVE` nothing in them is changed.
@@ -97,6 +98,25 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn state(&self, slot: u32) -> Option<&ClientState<KernelWord>> {
         CLIENTS.get(slot).map(|row| &row.state)
+    }
+
+    #[inline(always)]
+    fn rests(&self, client: ClientKey, address: AddressWord, now_ns: u64) -> bool {
+        recent::rests(client, address, now_ns)
+    }
+
+    #[inline(always)]
+    fn rest(&self, client: ClientKey, address: AddressWord, now_ns: u64) {
+        if L && recent::is_kept() {
+            apart::call_rest(client, address, now_ns);
+        }
+    }
+
+    #[inline(always)]
+    fn rouse(&self, client: ClientKey, address: AddressWord) {
+        if L {
+            recent::rouse(client, address);
+        }
     }
 
     #[inline(always)]
@@ -216,6 +236,17 @@ impl<const L: bool> Tables for Kernel<L> {
         }
         *now_ns
     }
+}
+
+/// Whether the client may be in the table of clients, says its filter, if it is worth asking.
+#[inline(always)]
+pub(crate) fn may_be_there(client: ClientKey) -> bool {
+    let Some(index) = INDEX.get(0).map(SessionIndex::from_bucket) else { return false };
+    if !index.is_filtered() {
+        return true;
+    }
+    let place = index.place(client);
+    INDEX.get(place.filter.0).is_some_and(|row| row.may_have(&place))
 }
 
 /// The client's row, and which it is.

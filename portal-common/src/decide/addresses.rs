@@ -83,7 +83,7 @@ fn holds_on<T: Tables>(tables: &T, strictness: Strictness, owner: ClientKey, now
 
 /// Whether the session is bound to the address already.
 #[inline(always)]
-pub(super) fn is_bound<W: Word>(bindings: &Bindings<W>, address: AddressWord) -> bool {
+pub fn is_bound<W: Word>(bindings: &Bindings<W>, address: AddressWord) -> bool {
     let mut i = 0;
     while i < MAX_BINDINGS {
         if bindings.words[i].load() == address.to_word() {
@@ -145,6 +145,7 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
             tables.disown(&OwnedWord::new(address.zone(), displaced), client);
         }
         bound.store(tables.address_hash().word(claimed).to_word());
+        tables.rouse(client, displaced);
         tables.tell(&Event::new(now_ns, EventKind::AddressLearned, client).with_address(address));
     }
     true
@@ -163,6 +164,7 @@ fn unbind<T: Tables>(tables: &T, previous: &ClientKey, address: Address) {
         }
         i += 1;
     }
+    tables.rouse(*previous, AddressWord::from_word(lost));
 }
 
 const _: () = assert!(MAX_BINDINGS.is_power_of_two());

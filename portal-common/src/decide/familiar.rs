@@ -10,7 +10,7 @@ use crate::{
     meter::{self, Direction, Load},
     protocol as p,
     reason::Reason,
-    tables::{AddressHash, AddressWord, ClientKey, Counters, GateConfig, Strictness},
+    tables::{AddressHash, AddressWord, ClientKey, Counters, GateConfig, Strictness, rests_until},
     word::Word as _,
 };
 
@@ -63,6 +63,14 @@ fn behind<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
         return Familiar::Unusual;
     };
     let client = client.in_zone(zone);
+    let row = Counters::row(zone, false);
+    // What is not metered may need no more than this.
+    let rests = !config.is_accounting()
+        && claimed::<AT, F, T>(frame, tables, ether_type)
+            .is_some_and(|address| tables.rests(client, address, tables.now_ns()));
+    if rests {
+        return Familiar::Decided { row, action: Action::Pass, reason: Reason::Authorized };
+    }
     match tables.member(&client) {
         Some(found) => {
             member::<AT, F, T>(frame, tables, config, client, found, ether_type).unwrap_or(Familiar::Unusual)
@@ -80,15 +88,8 @@ fn member<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
     (session, state): Member<'_, T::Word>,
     ether_type: u16,
 ) -> Option<Familiar<'a>> {
+    let claimed = claimed::<AT, F, T>(frame, tables, ether_type)?;
     let len = frame.head_len();
-    if len > USUAL_LEN {
-        return None;
-    }
-    let claimed = match ether_type {
-        p::ETHER_IPV4 => ipv4::<AT, F>(frame, len)?,
-        p::ETHER_IPV6 => ipv6::<AT, F>(frame, len, &tables.address_hash())?,
-        _ => return None,
-    };
     let now_ns = tables.now_ns();
     if !session.is_live(now_ns) {
         return None;
@@ -96,15 +97,39 @@ fn member<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
     if session.idle_s() != 0 && session.is_idle(state.last_seen_ns.load(), now_ns) {
         return None;
     }
-    if !matches!(config.strictness(), Strictness::Off) && !addresses::is_bound(&state.bindings, claimed) {
+    let bound = addresses::is_bound(&state.bindings, claimed);
+    if !matches!(config.strictness(), Strictness::Off) && !bound {
         return None;
     }
     let charged = meter::charge(state, session, Direction::Up, Load::frame(len as u64), now_ns, config);
     let (action, reason) = match charged {
-        Ok(()) => (Action::Pass, Reason::Authorized),
+        Ok(()) => {
+            if bound && !config.is_accounting() && rests_until(session, now_ns) != 0 {
+                tables.rest(client, claimed, now_ns);
+            }
+            (Action::Pass, Reason::Authorized)
+        }
         Err(refused) => (Action::Drop, refusal(tables, refused, Direction::Up, client, now_ns)),
     };
     Some(Familiar::Decided { row: Counters::row(client.zone(), false), action, reason })
+}
+
+/// The source of a packet that a guest may send and that is in no way unusual.
+#[inline(always)]
+fn claimed<const AT: usize, F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    ether_type: u16,
+) -> Option<AddressWord> {
+    let len = frame.head_len();
+    if len > USUAL_LEN {
+        return None;
+    }
+    match ether_type {
+        p::ETHER_IPV4 => ipv4::<AT, F>(frame, len),
+        p::ETHER_IPV6 => ipv6::<AT, F>(frame, len, &tables.address_hash()),
+        _ => None,
+    }
 }
 
 /// The source, of a header without options that holds what it says, and that may be a guest's.

@@ -14,7 +14,7 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
-pub use addresses::{Binding, bind};
+pub use addresses::{Binding, bind, is_bound};
 pub use familiar::{Familiar, familiar};
 pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};
 
@@ -28,8 +28,8 @@ use crate::{
     meter::{Direction, Refusal},
     reason::Reason,
     tables::{
-        Address, AddressHash, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig, OwnedAddress,
-        OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
+        Address, AddressHash, AddressWord, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig,
+        OwnedAddress, OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
     },
     word::Word,
 };
@@ -57,6 +57,12 @@ pub trait Tables {
     fn garden(&self, destination: &GardenKey) -> bool;
     /// Until when a destination that was learned from DNS is in the walled garden: nanoseconds of CLOCK_MONOTONIC.
     fn learned_until(&self, destination: &ServiceKey) -> Option<u64>;
+    /// Whether this client's packets from this address need not be looked at, by [`crate::tables::RecentPass`].
+    fn rests(&self, client: ClientKey, address: AddressWord, now_ns: u64) -> bool;
+    /// Notes that they need not be, if that is so.
+    fn rest(&self, client: ClientKey, address: AddressWord, now_ns: u64);
+    /// Takes that back.
+    fn rouse(&self, client: ClientKey, address: AddressWord);
     /// How clients' addresses become words.
     fn address_hash(&self) -> AddressHash;
     /// Who uses an address.

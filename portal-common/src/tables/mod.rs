@@ -8,6 +8,7 @@ mod client;
 mod counters;
 mod index;
 mod known_answer;
+mod recent;
 mod service;
 mod session;
 mod zone;
@@ -20,6 +21,7 @@ pub use known_answer::{
     KNOWN_PLACES, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_SEEDS, KNOWN_STATUSES,
     KnownAnswer, KnownPlace, absorb, asked, is_known,
 };
+pub use recent::{RecentPass, Seal, recent_row, rests_until, revoke};
 pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};

@@ -56,6 +56,12 @@ impl ClientKey {
         Self(word.to_ne_bytes())
     }
 
+    /// The zone the client is in, as any number of its own.
+    #[inline(always)]
+    pub(crate) const fn zone_bits(self) -> u32 {
+        self.to_word() as u32 & 0xffff
+    }
+
     /// The zone the client is in.
     pub const fn zone(self) -> Zone {
         let [z0, z1, ..] = self.0;

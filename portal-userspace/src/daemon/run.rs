@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     control::{Access, Control, ControlSocket, api::GateInfo},
     datapath::{
-        gate::Gate,
+        gate::{Gate, GateSize},
         pins::{PinDirectory, Pins, Survey},
     },
     net::{Interface, XdpMode, serve},
@@ -106,6 +106,8 @@ impl Setup {
         let survey = pins.directory().survey(clients)?;
         self.check_leftovers(&survey)?;
         let Self { config, config_path, zones } = self;
+        // Of networks that come later only as much as this says is let through sooner.
+        let unmetered = zones.iter().any(|zone| !zone.written.session.accounting);
         let group = ControlSocket::group(config.control.group.as_ref())?;
         let socket = ControlSocket::bind(config.paths.socket.as_path(), group.as_ref())?;
         let bound = bind(zones).await?;
@@ -113,7 +115,7 @@ impl Setup {
         // Then what only the kernel can refuse: the programs and the sockets.
         pins.clear(&survey)?;
         let fresh = pins.fresh_maps();
-        let (mut gate, maps) = Gate::load(&pins, clients)?;
+        let (mut gate, maps) = Gate::load(&pins, GateSize { clients, unmetered })?;
         let log = gate.take_log();
         let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));

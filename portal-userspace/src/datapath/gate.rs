@@ -26,6 +26,7 @@ use super::{
     object,
     owners::Owners,
     pins::{self, Pins},
+    recent,
     secrets::Secrets,
     sessions::SessionTable,
     xdp,
@@ -70,28 +71,47 @@ pub struct GateMaps {
     pub lost: PerCpuArray<MapData, Lost>,
 }
 
+/// For how many clients a gate has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateSize {
+    /// How many can be logged in.
+    pub clients: u32,
+    /// Whether some are not metered: then 16 bytes for each are spent on letting them through sooner.
+    pub unmetered: bool,
+}
+
+impl From<u32> for GateSize {
+    fn from(clients: u32) -> Self {
+        Self { clients, unmetered: false }
+    }
+}
+
 impl Gate {
     /// Loads the programs over the pinned maps, which are made if they are not there. What runs over these maps goes on as it was.
-    pub fn load(pins: &Pins, clients: u32) -> Result<(Self, GateMaps)> {
+    pub fn load(pins: &Pins, size: impl Into<GateSize>) -> Result<(Self, GateMaps)> {
         let paths: Vec<_> = pins::program_maps().map(|name| (name, pins.directory().map(name))).collect();
-        let mut loader = EbpfLoader::new();
-        for (name, path) in &paths {
-            loader.map_pin_path(name, path);
-        }
-        let (gate, maps) = Self::load_with(loader, clients)?;
+        let (gate, maps) = Self::load_over(&paths, size.into())?;
         let names = ZoneNames::at(&pins.directory().names())?;
         Ok((gate, GateMaps { names, ..maps }))
     }
 
     /// Loads the programs over maps of their own, which end with them: for tests and measurements.
-    pub fn load_unpinned(clients: u32) -> Result<(Self, GateMaps)> {
-        Self::load_with(EbpfLoader::new(), clients)
+    pub fn load_unpinned(size: impl Into<GateSize>) -> Result<(Self, GateMaps)> {
+        Self::load_over(&[], size.into())
     }
 
-    fn load_with(mut loader: EbpfLoader<'_>, clients: u32) -> Result<(Self, GateMaps)> {
+    fn load_over(pinned: &[(&str, std::path::PathBuf)], size: GateSize) -> Result<(Self, GateMaps)> {
+        let GateSize { clients, unmetered } = size;
+        let recent = recent::rows_for(clients, unmetered);
+        let mask = recent - 1;
+        let mut loader = EbpfLoader::new();
+        for (name, path) in pinned {
+            loader.map_pin_path(name, path);
+        }
         let mut ebpf = loader
             .map_max_entries("INDEX", pins::index_rows(clients))
-            .map_max_entries("SESSIONS", clients)
+            .override_global("RECENT_MASK", &mask, true)
+            .map_max_entries("RECENT", recent)
             .map_max_entries("CLIENTS", clients)
             .map_max_entries("OWNERS", pins::max_owners(clients))
             .load(object::GATE)
@@ -100,7 +120,8 @@ impl Gate {
         xdp_program(&mut ebpf, "gate")?.load().map_err(explain::program_refused)?;
         xdp_program(&mut ebpf, "explain")?.load().map_err(explain::program_refused)?;
         meter_program(&mut ebpf)?.load().map_err(explain::program_refused)?;
-        let sessions = SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "CLIENTS")?)?;
+        let sessions =
+            SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "CLIENTS")?, &take(&mut ebpf, "RECENT")?)?;
         let maps = GateMaps {
             names: ZoneNames::create()?,
             zones: ZoneTables::new(

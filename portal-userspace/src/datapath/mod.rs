@@ -15,6 +15,7 @@ pub mod names;
 pub mod object;
 pub mod owners;
 pub mod pins;
+mod recent;
 pub mod secrets;
 pub mod sessions;
 mod xdp;

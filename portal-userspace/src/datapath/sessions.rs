@@ -16,11 +16,12 @@ use std::{
 
 use anyhow::Result;
 use aya::maps::{Array, MapData};
-use portal_common::tables::{AddressHash, Bucket, ClientKey, ClientRow, ClientState, Session};
+use portal_common::tables::{AddressHash, Bucket, ClientKey, ClientRow, ClientState, RecentPass, Session};
 
 use super::{
     index::{At, Crowded, IndexTable},
     mapped::Mapped,
+    recent::RecentTable,
 };
 
 /// Where these are in a row, words.
@@ -31,6 +32,7 @@ const STATE_AT: usize = offset_of!(ClientRow<u64>, state) / size_of::<u64>();
 pub struct SessionTable {
     index: IndexTable,
     rows: Mapped<ClientRow<u64>>,
+    recent: RecentTable,
     /// All slots from this one on are nobody's: a walk ends here, which in an idle network is at once.
     end: AtomicU32,
     /// Held over every change: the gate needs no lock, two writers do.
@@ -59,16 +61,20 @@ pub enum InsertError {
 impl SessionTable {
     /// A table of its own, that no program reads.
     pub fn create(capacity: u32) -> Result<Self> {
-        Ok(Self::over(IndexTable::create(capacity)?, Mapped::create(capacity)?))
+        Ok(Self::over(IndexTable::create(capacity)?, Mapped::create(capacity)?, RecentTable::create()?))
     }
 
     /// The table in maps that a program reads. New ones are prepared; of others the sessions stay.
-    pub fn new(index: &Array<MapData, Bucket>, rows: &Array<MapData, ClientRow<u64>>) -> Result<Self> {
-        Ok(Self::over(IndexTable::new(index, rows.len())?, Mapped::new(rows)?))
+    pub fn new(
+        index: &Array<MapData, Bucket>,
+        rows: &Array<MapData, ClientRow<u64>>,
+        recent: &Array<MapData, RecentPass<u64>>,
+    ) -> Result<Self> {
+        Ok(Self::over(IndexTable::new(index, rows.len())?, Mapped::new(rows)?, RecentTable::new(recent)?))
     }
 
-    fn over(index: IndexTable, rows: Mapped<ClientRow<u64>>) -> Self {
-        let table = Self { index, rows, end: AtomicU32::new(0), writing: Mutex::default() };
+    fn over(index: IndexTable, rows: Mapped<ClientRow<u64>>, recent: RecentTable) -> Self {
+        let table = Self { index, rows, recent, end: AtomicU32::new(0), writing: Mutex::default() };
         table.repair();
         table
     }
@@ -115,10 +121,11 @@ impl SessionTable {
         self.rows.write_part(slot, SESSION_AT, &session);
         self.rows.write_part(slot, 0, &client);
         match previous {
-            Some((_, old)) if old == slot => {}
+            Some((_, old)) if old == slot => self.recent.forget(client, &self.state(slot).bindings),
             Some((at, old)) => {
                 self.index.rename(at, client, slot);
                 self.forget(old);
+                self.recent.forget(client, &self.state(old).bindings);
             }
             None => {
                 if let Err(Crowded) = self.index.insert(client, slot, |slot| self.client_at(slot)) {
@@ -151,6 +158,7 @@ impl SessionTable {
         let Some((at, slot)) = self.find_entry(client) else { return false };
         self.index.remove(at, client, |slot| self.client_at(slot));
         self.forget(slot);
+        self.recent.forget(client, &self.state(slot).bindings);
         true
     }
 

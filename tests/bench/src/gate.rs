@@ -6,7 +6,7 @@ use portal_common::{
     tables::{Attachment, ClientKey, GateConfig, HttpsPolicy, Rate, Session, Zone},
 };
 use portal_userspace::datapath::{
-    gate::{Gate, GateMaps},
+    gate::{Gate, GateMaps, GateSize},
     zones::ZonePolicy,
 };
 
@@ -36,7 +36,8 @@ pub struct LoadedGate {
 impl LoadedGate {
     /// Loads a gate for frames that arrive at this interface, with room for exactly these clients, and logs them in.
     pub fn new(ifindex: u32, clients: u32, limits: Limits) -> Result<Self> {
-        let (gate, mut maps) = Gate::load_unpinned(clients).context("the gate does not load")?;
+        let (gate, mut maps) =
+            Gate::load_unpinned(GateSize { clients, unmetered: true }).context("the gate does not load")?;
         let policy = ZonePolicy {
             zone: ZONE,
             attachment: Attachment::new(ifindex, 0, 0),

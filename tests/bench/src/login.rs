@@ -85,7 +85,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 fn logins_by_api(lab: &Lab, count: u32) -> Result<Vec<Duration>> {
     let path = socket(lab);
     let sessions = lab.directory().join("bpf/portal");
-    let table = MapData::from_pin(one_pin(&sessions, "SESSIONS")?)?;
+    let table = MapData::from_pin(one_pin(&sessions, "CLIENTS")?)?;
     let explain = program_over("explain", &table.info()?)?;
     let link = lab.gateway.ip(&format!("-j link show dev {GUEST_INTERFACE}"))?;
     let link: serde_json::Value = serde_json::from_str(&link)?;

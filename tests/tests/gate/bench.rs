@@ -26,7 +26,7 @@ use portal_lab::verdicts::{
 use portal_userspace::{
     clock,
     datapath::{
-        gate::{Gate, GateMaps},
+        gate::{Gate, GateMaps, GateSize},
         known::KnownAnswers,
     },
     responder::{SocketOptions, socket::Socket},
@@ -106,7 +106,8 @@ impl Bench {
     }
 
     pub(crate) fn without_responder(setting: &Setting) -> Self {
-        let (gate, mut maps) = Gate::load_unpinned(SLOTS).expect("the gate loads; this test needs root");
+        let (gate, mut maps) = Gate::load_unpinned(GateSize { clients: SLOTS, unmetered: true })
+            .expect("the gate loads; this test needs root");
         setting.fill(&mut maps).expect("there is room");
         let host = setting.host(maps.secrets.keys(), maps.sessions.address_hash());
         Self { gate, maps, host, counted: BTreeMap::new(), responder: None }
@@ -114,6 +115,11 @@ impl Bench {
 
     pub(crate) fn gate(&mut self) -> &mut Gate {
         &mut self.gate
+    }
+
+    /// The gate's program, and its maps.
+    pub(crate) fn parts(&mut self) -> (&Xdp, &GateMaps) {
+        (self.gate.program().expect("it is there"), &self.maps)
     }
 
     pub(crate) fn host(&self) -> &HostTables {
@@ -146,6 +152,8 @@ impl Bench {
                 self.host.disown(&OwnedWord::new(client.zone(), word), *client);
             }
             kernel.bindings = Bindings::default();
+            // What rests by its addresses is looked at again.
+            self.maps.sessions.insert(*client, *session).expect("it has its place");
             self.maps.sessions.write_state(slot, &kernel);
             for word in &state.bindings.words {
                 word.store(0, Ordering::Relaxed);

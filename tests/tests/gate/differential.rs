@@ -129,9 +129,10 @@ fn configuration() -> impl Strategy<Value = (Zone, GateConfig)> {
     let https = prop::sample::select(vec![HttpsPolicy::Reset, HttpsPolicy::Alert, HttpsPolicy::Drop]);
     let garden = prop_oneof![2 => Just((true, true)), 1 => Just((true, false)), 1 => Just((false, false))];
     let limits = prop::collection::vec(prop::bool::weighted(0.1), Class::COUNT);
-    (zone, https, garden, prop::bool::weighted(0.1), limits).prop_map(
-        |(zone, https, (garden, names), shadow, limits)| {
+    (zone, https, garden, (prop::bool::weighted(0.1), any::<bool>()), limits).prop_map(
+        |(zone, https, (garden, names), (shadow, accounting), limits)| {
             let config = config_of(zone).with_https(https).with_garden(garden, names).with_shadow(shadow);
+            let config = config.with_accounting(accounting);
             let config = Class::ALL.iter().zip(limits).fold(config, |config, (class, nothing)| {
                 config.with_limit(*class, if nothing { Limit::NOTHING } else { Limit::NONE })
             });

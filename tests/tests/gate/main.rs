@@ -5,6 +5,7 @@ mod differential;
 mod docs;
 mod known;
 mod reply;
+mod rest;
 mod verdicts;
 mod verifier;
 mod wire;

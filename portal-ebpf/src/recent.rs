@@ -1,0 +1,88 @@
+//! The accelerator: packets of clients that are not metered, and that need not be looked at for a while.
+#![expect(unsafe_code, reason = "rows are shared with the other CPUs and with user space, which sets the mask")]
+
+use portal_common::{
+    decide::is_bound,
+    tables::{AddressWord, ClientKey, RecentPass, Seal, recent_row, rests_until, revoke},
+    word::Word,
+};
+
+use crate::{
+    maps::{CLIENTS, RECENT},
+    tables::{find, may_be_there},
+    word::KernelWord,
+};
+
+/// Which bits of an address tell its row; 0 where nothing is kept. User space sets it before the program is loaded: to the verifier it is a constant, and what
+/// it rules out is not part of the program.
+#[unsafe(no_mangle)]
+static RECENT_MASK: u32 = 0;
+
+#[inline(always)]
+fn mask() -> u32 {
+    // SAFETY: it lies in read-only memory. Volatile, as the compiler must not know what user space is to set.
+    unsafe { (&raw const RECENT_MASK).read_volatile() }
+}
+
+#[inline(always)]
+fn row(client: ClientKey, address: AddressWord) -> Option<&'static RecentPass<KernelWord>> {
+    let mask = mask();
+    if mask == 0 { None } else { RECENT.get(recent_row(client, address, mask)) }
+}
+
+/// Whether there is an accelerator.
+#[inline(always)]
+pub(crate) fn is_kept() -> bool {
+    mask() != 0
+}
+
+/// Whether the client's packets from this address need not be looked at.
+#[inline(always)]
+pub(crate) fn rests(client: ClientKey, address: AddressWord, now_ns: u64) -> bool {
+    // The filter first: strangers are to cost no more by it.
+    let Some(row) = row(client, address).filter(|_| may_be_there(client)) else { return false };
+    let seal = Word::load(&row.seal);
+    // The seal again: whoever takes the row over takes it away first.
+    Seal::from_word(seal).holds(client, address, now_ns)
+        && Word::load(&row.client) == client.to_word()
+        && Word::load(&row.seal) == seal
+}
+
+/// Notes that the client's packets from this address need not be looked at for a while.
+///
+/// The row is written first, and then its session is looked at, whether all is still so; whoever changes the session does it the other way round. As there is a
+/// fence between the two in both ways, one of the two sees the other. An atomic addition that gives back what was there is a fence.
+#[inline(always)]
+pub(crate) fn rest(client: ClientKey, address: AddressWord, now_ns: u64) {
+    let Some((slot, _)) = find(client) else { return };
+    let (Some(row), Some(member)) = (row(client, address), CLIENTS.get_ptr(slot)) else { return };
+    // SAFETY: within the table. Volatile: it is to be read twice.
+    let session = || unsafe { (&raw const (*member).session).read_volatile() };
+    let until = rests_until(&session(), now_ns);
+    let seal = Seal::new(client, address, until);
+    if !seal.holds(client, address, now_ns) {
+        return;
+    }
+    Word::store(&row.seal, Seal::NONE);
+    row.client.add(0);
+    Word::store(&row.client, client.to_word());
+    row.client.add(0);
+    Word::store(&row.seal, seal.to_word());
+    row.client.add(0);
+    // SAFETY: as above.
+    let there = unsafe { (&raw const (*member).client).read_volatile() } == client;
+    // SAFETY: as above; words that several CPUs change.
+    let state = unsafe { &(*member).state };
+    if !there || rests_until(&session(), now_ns) != until || !is_bound(&state.bindings, address) {
+        revoke(row, client);
+    }
+}
+
+/// Takes that back, after what has been changed before.
+#[inline(always)]
+pub(crate) fn rouse(client: ClientKey, address: AddressWord) {
+    let Some(row) = row(client, address) else { return };
+    // A fence: see `rest`.
+    row.client.add(0);
+    revoke(row, client);
+}
