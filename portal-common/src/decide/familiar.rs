@@ -63,34 +63,30 @@ fn behind<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
         return Familiar::Unusual;
     };
     let client = client.in_zone(zone);
-    let row = Counters::row(zone, false);
+    let now_ns = tables.now_ns();
+    let claimed = claimed::<AT, F, T>(frame, tables, ether_type);
     // What is not metered may need no more than this.
-    let rests = !config.is_accounting()
-        && claimed::<AT, F, T>(frame, tables, ether_type)
-            .is_some_and(|address| tables.rests(client, address, tables.now_ns()));
-    if rests {
+    if !config.is_accounting() && claimed.is_some_and(|address| tables.rests(client, address, now_ns)) {
+        let row = Counters::row(zone, false);
         return Familiar::Decided { row, action: Action::Pass, reason: Reason::Authorized };
     }
     match tables.member(&client) {
-        Some(found) => {
-            member::<AT, F, T>(frame, tables, config, client, found, ether_type).unwrap_or(Familiar::Unusual)
-        }
+        Some(found) => member(frame, tables, config, client, found, (claimed, now_ns)).unwrap_or(Familiar::Unusual),
         None => Familiar::Stranger(Place { config, client, link: Link::plain(client.mac(), ether_type, AT, vlan) }),
     }
 }
 
 #[inline(always)]
-fn member<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
+fn member<'a, F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &'a T,
     config: &GateConfig,
     client: ClientKey,
     (session, state): Member<'_, T::Word>,
-    ether_type: u16,
+    (claimed, now_ns): (Option<AddressWord>, u64),
 ) -> Option<Familiar<'a>> {
-    let claimed = claimed::<AT, F, T>(frame, tables, ether_type)?;
+    let claimed = claimed?;
     let len = frame.head_len();
-    let now_ns = tables.now_ns();
     if !session.is_live(now_ns) {
         return None;
     }
