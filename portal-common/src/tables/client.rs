@@ -23,7 +23,8 @@ pub struct ClientRow<W> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct ClientState<W> {
-    /// When the client last sent a frame that passed, nanoseconds of CLOCK_MONOTONIC; late by up to a second.
+    /// When the client last sent a frame that passed, nanoseconds of CLOCK_MONOTONIC; late by up to a second,
+    /// and where the client rests ([`super::RecentPass`]) by up to 69 s.
     pub last_seen_ns: W,
     /// The addresses it uses.
     pub bindings: Bindings<W>,

@@ -27,7 +27,8 @@ pub struct ClientView {
     pub online_seconds: u64,
     /// Seconds until it ends, rounded; None as with `expires_at`.
     pub remaining_seconds: Option<u64>,
-    /// Seconds since the client last sent a frame that passed, up to a second too many; None: never in this session.
+    /// Seconds since the client last sent a frame that passed, up to a second too many, and without accounting up to 69; None:
+    /// never in this session.
     #[serde(default)]
     pub last_seen_seconds: Option<u64>,
     /// What it has sent.
