@@ -250,10 +250,12 @@ mod tests {
         let table = KnownAnswers::create().unwrap();
         let request = |n: u32| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes();
         let response = [b'r'; 200];
-        for n in 0..4000 {
+        // Where two that are in use meet, one has to go: about one in six of them does, at random none would be left.
+        const IN_USE: u32 = 6;
+        for n in 0..1500 {
             assert_eq!(table.install(&learned(&request(n), &response), || true), Installed::Now);
-            // The first three are used all the time.
-            for often in 0..3 {
+            // The first are used all the time.
+            for often in 0..IN_USE {
                 if let Some(row) = found(&table, &request(often)) {
                     let rows = table.lock();
                     let place = row.place().rows.into_iter().find(|place| rows.0.read(*place) == row).unwrap();
@@ -261,8 +263,8 @@ mod tests {
                 }
             }
         }
-        let left = (0..3).filter(|often| found(&table, &request(*often)).is_some()).count();
-        assert!(left >= 2, "{left} of the three that are in use are left, which may have met each other");
+        let left = (0..IN_USE).filter(|often| found(&table, &request(*often)).is_some()).count();
+        assert!(left >= 2, "{left} of the {IN_USE} that are in use are left");
         assert!(table.len() > 200);
     }
 
