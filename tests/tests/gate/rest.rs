@@ -6,6 +6,7 @@ use std::{
     thread,
 };
 
+use aya::programs::{TestRun as _, TestRunOptions};
 use etherparse::PacketBuilder;
 use portal_common::{
     decide::Action,
@@ -178,10 +179,11 @@ fn an_address_rests_for_one_client_alone() {
     }
 }
 
-/// While one CPU notes again and again that the client rests, another revokes it.
+/// While one CPU notes that the client rests, another revokes it, sooner or later. That the gate looks at the session again matters only where it is interrupted
+/// just then, which this meets too seldom to show it.
 #[test]
 fn who_was_revoked_does_not_rest_whatever_another_cpu_was_at() {
-    const ROUNDS: usize = 3_000;
+    const ROUNDS: usize = 20_000;
     for own in families() {
         let mut world = World::new(own);
         let (program, maps) = world.bench.parts();
@@ -190,21 +192,23 @@ fn who_was_revoked_does_not_rest_whatever_another_cpu_was_at() {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut let_in = 0u32;
                 while !done.load(Ordering::Relaxed) {
-                    let_in += u32::from(passes(&frame));
+                    let mut options = TestRunOptions::new();
+                    options.data_in = Some(&frame);
+                    options.repeat = 1_000;
+                    program.test_run(options).expect("the kernel runs it");
                 }
-                assert!(let_in > 0, "it never was let in");
             });
             // No assertion before the other thread is told to end.
             let wrong = (0..ROUNDS).find_map(|round| {
                 maps.sessions.insert(CLIENT, SESSION).expect("it has its place");
-                for _ in 0..round % 4 {
-                    passes(&frame);
+                // Sooner or later than the other CPU's first packet of this session.
+                for _ in 0..round % 200 {
+                    std::hint::spin_loop();
                 }
                 let was_there = maps.sessions.remove(CLIENT);
                 // What the other CPU was at when the session went may still be under way for as long as a packet takes.
-                let last = (0..50).rposition(|_| passes(&frame));
+                let last = (0..20).rposition(|_| passes(&frame));
                 (!was_there || last.is_some_and(|last| last >= 10)).then_some((round, last))
             });
             done.store(true, Ordering::Relaxed);
