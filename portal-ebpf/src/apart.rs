@@ -17,7 +17,7 @@ use portal_common::{
 use crate::{
     packet::Packet,
     recent::rest,
-    tables::{Kernel, Program, case, find},
+    tables::{Kernel, Program, case, look_up},
 };
 
 /// No lookup below needs the interface: the zone is known by now.
@@ -77,7 +77,7 @@ pub(crate) fn call_bind(live: bool, request: &Binding) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn portal_find(client: u64) -> u64 {
-    find(ClientKey::from_word(client)).map_or(0, |(slot, _)| u64::from(slot) + 1)
+    look_up(ClientKey::from_word(client)).map_or(0, |(slot, _)| u64::from(slot) + 1)
 }
 
 #[unsafe(no_mangle)]

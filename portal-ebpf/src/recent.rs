@@ -9,7 +9,7 @@ use portal_common::{
 
 use crate::{
     maps::{CLIENTS, RECENT},
-    tables::{find, may_be_there},
+    tables::{look_up, may_be_there},
     word::KernelWord,
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn rests(client: ClientKey, address: AddressWord, now_ns: u64) -> boo
 /// fence between the two in both ways, one of the two sees the other. An atomic addition that gives back what was there is a fence.
 #[inline(always)]
 pub(crate) fn rest(client: ClientKey, address: AddressWord, now_ns: u64) {
-    let Some((slot, _)) = find(client) else { return };
+    let Some((slot, _)) = look_up(client) else { return };
     let (Some(row), Some(member)) = (row(client, address), CLIENTS.get_ptr(slot)) else { return };
     // SAFETY: within the table. Volatile: it is to be read twice.
     let session = || unsafe { (&raw const (*member).session).read_volatile() };

@@ -252,11 +252,13 @@ pub(crate) fn may_be_there(client: ClientKey) -> bool {
 /// The client's row, and which it is.
 #[inline(always)]
 pub(crate) fn find(client: ClientKey) -> Option<(u32, &'static ClientRow<KernelWord>)> {
-    let index = SessionIndex::from_bucket(INDEX.get(0)?);
-    let place = index.place(client);
-    if index.is_filtered() && !INDEX.get(place.filter.0)?.may_have(&place) {
-        return None;
-    }
+    if may_be_there(client) { look_up(client) } else { None }
+}
+
+/// As [`find`], without asking the filter first: fewer words on the BPF stack.
+#[inline(always)]
+pub(crate) fn look_up(client: ClientKey) -> Option<(u32, &'static ClientRow<KernelWord>)> {
+    let place = SessionIndex::from_bucket(INDEX.get(0)?).place(client);
     let first = INDEX.get(place.buckets[0])?;
     if let Some(slot) = first.slot_of(&place) {
         let row = CLIENTS.get(slot)?;

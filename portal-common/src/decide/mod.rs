@@ -298,9 +298,15 @@ pub fn stranger<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, config: &Ga
 #[inline(always)]
 fn refusal<T: Tables>(tables: &T, refusal: Refusal, direction: Direction, client: ClientKey, now_ns: u64) -> Reason {
     if matches!(refusal, Refusal::Quota { first: true }) {
-        tables.tell(&Event::new(now_ns, EventKind::QuotaSpent, client).with_reason(Reason::QuotaSpent));
+        tell_spent(tables, client, now_ns);
     }
     refusal.reason(direction)
+}
+
+// A function of its own in the kernel too: the event is an eighth of the BPF stack, of which Linux 6.1 adds up what all callers have.
+#[inline(never)]
+fn tell_spent<T: Tables>(tables: &T, client: ClientKey, now_ns: u64) {
+    tables.tell(&Event::new(now_ns, EventKind::QuotaSpent, client).with_reason(Reason::QuotaSpent));
 }
 
 /// How often a stranger's trouble is told.
