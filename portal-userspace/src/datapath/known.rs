@@ -247,11 +247,11 @@ mod tests {
 
     #[test]
     fn what_was_used_least_lately_gives_way() {
+        // Where two that are in use meet, one has to go: about one in six of them does, at random none would be left.
+        const IN_USE: u32 = 6;
         let table = KnownAnswers::create().unwrap();
         let request = |n: u32| format!("GET /{n} HTTP/1.1\r\n\r\n").into_bytes();
         let response = [b'r'; 200];
-        // Where two that are in use meet, one has to go: about one in six of them does, at random none would be left.
-        const IN_USE: u32 = 6;
         for n in 0..1500 {
             assert_eq!(table.install(&learned(&request(n), &response), || true), Installed::Now);
             // The first are used all the time.
