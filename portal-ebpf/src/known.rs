@@ -134,20 +134,8 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     // SAFETY: the first row has two words for each that is hashed, which user space has written before the program was attached.
     let seed = |i: usize| unsafe { [seeds.add(2 * i).read(), seeds.add(2 * i + 1).read()] };
     let mut hash = absorb(0, asked, seed(0));
-    let mut chunk = 0;
-    while chunk < KNOWN_REQUEST_WORDS / CHUNK {
-        // Opaque, or the two bounds become one that Linux 6.1 cannot see.
-        if chunk as u32 >= opaque(chunks) {
-            break;
-        }
-        let mut i = chunk * CHUNK;
-        while i < (chunk + 1) * CHUNK {
-            // SAFETY: the request's words, as far as they were loaded.
-            hash = absorb(hash, unsafe { memory.add(i).read() }, seed(i + 1));
-            i += 1;
-        }
-        chunk += 1;
-    }
+    // SAFETY: the request's words, as far as they were loaded.
+    for_each_word(chunks, |i| hash = absorb(hash, unsafe { memory.add(i).read() }, seed(i + 1)));
     let place = KnownPlace::of(hash);
     let (one, other) = (KNOWN.get_ptr_mut(place.rows[0])?, KNOWN.get_ptr_mut(place.rows[1])?);
     // SAFETY: as above.
@@ -162,22 +150,30 @@ fn find(ctx: *mut xdp_md, case: &Case, program: Program) -> Option<(*mut KnownAn
     let mut differs = unsafe { (&raw const (*row).hash).read_volatile() ^ hash }
         // SAFETY: as above.
         | unsafe { (&raw const (*row).asked).read_volatile() ^ asked };
+    for_each_word(chunks, |i| {
+        // SAFETY: as above.
+        differs |= unsafe { (&raw const (*row).request).cast::<u64>().add(i).read_volatile() ^ memory.add(i).read() };
+    });
+    // As many words as the length says, which is compared too.
+    if differs == 0 { Some((row, version, memory)) } else { None }
+}
+
+/// Does this with each word of the first chunks, by its number.
+#[inline(always)]
+fn for_each_word(chunks: u32, mut f: impl FnMut(usize)) {
     let mut chunk = 0;
     while chunk < KNOWN_REQUEST_WORDS / CHUNK {
+        // Opaque, or the two bounds become one that Linux 6.1 cannot see.
         if chunk as u32 >= opaque(chunks) {
             break;
         }
         let mut i = chunk * CHUNK;
         while i < (chunk + 1) * CHUNK {
-            // SAFETY: as above.
-            differs |=
-                unsafe { (&raw const (*row).request).cast::<u64>().add(i).read_volatile() ^ memory.add(i).read() };
+            f(i);
             i += 1;
         }
         chunk += 1;
     }
-    // As many words as the length says, which is compared too.
-    if differs == 0 { Some((row, version, memory)) } else { None }
 }
 
 /// Keeps what is read before it apart from what is read after it: BPF has no fence before Linux 6.15, but an atomic instruction that gives back a value is one

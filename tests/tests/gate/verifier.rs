@@ -25,7 +25,7 @@ use crate::bench::{Bench, LOOPBACK};
 
 /// The kernel's own limit is a million; these keep loading fast and leave room for older kernels, which prune less.
 const MOST_OF_A_GATE: u32 = 100_000;
-const MOST_OF_THE_METER: u32 = 20_000;
+const MOST_OF_THE_METER: u32 = 30_000;
 
 #[test]
 fn the_verifier_walks_few_instructions() {

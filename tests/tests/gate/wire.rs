@@ -40,6 +40,8 @@ use crate::bench::{action, own_namespace};
 /// Of both ends: room for the longest frame of the table.
 const MTU: usize = 9_216;
 const ETHERNET_LEN: usize = 14;
+/// A veth may make several buffers of a frame that is longer.
+const ONE_BUFFER: usize = 3_000;
 /// How long anything may take: a loaded machine is slow, and nothing waits for as long where all is well.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after the gate has decided a frame that it should have dropped may still turn up.
@@ -53,6 +55,10 @@ fn what_is_explained_is_what_happens_on_the_wire() {
         let length = row.frame.to_bytes(&link.cookies()).len();
         if !(ETHERNET_LEN..=MTU + ETHERNET_LEN).contains(&length) {
             println!("not carried by a veth, with {length} bytes: {}", row.sentence);
+            continue;
+        }
+        if length > ONE_BUFFER && matches!(row.action, Action::Answer | Action::Redirect) && forgets_its_pool() {
+            println!("a row is skipped: this kernel frees a buffer wrongly when it is cut off: {}", row.sentence);
             continue;
         }
         carried += 1;
@@ -71,6 +77,15 @@ fn what_is_explained_is_what_happens_on_the_wire() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether this kernel's veth takes buffers from a pool (Linux 6.4) and does not tell XDP so: what `bpf_xdp_adjust_tail` cuts off a frame is then freed beside
+/// the pool, and the kernel complains of a page_pool leak. Seen on 6.12, not on 6.1 and 6.18.
+fn forgets_its_pool() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux tells its version");
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().expect("it begins with numbers"), numbers.next().expect("of which there are two"));
+    ((6, 4)..(6, 18)).contains(&version)
 }
 
 struct Link {
