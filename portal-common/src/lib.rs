@@ -20,6 +20,7 @@ pub mod frame;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
 pub mod meter;
+pub mod multilinear;
 mod protocol;
 pub mod reason;
 pub mod siphash;

@@ -9,7 +9,7 @@ use crate::{
     event::Lost,
     tables::{
         AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, CookieKeys, Counters, GardenKey,
-        GateConfig, KnownAnswer, OwnedWord, RecentPass, ServiceKey, Session, ZoneRow,
+        GateConfig, KnownAnswer, OwnedWord, RecentPass, SealKeys, ServiceKey, Session, ZoneRow,
     },
 };
 
@@ -38,6 +38,7 @@ pod!(
     Lost,
     OwnedWord,
     RecentPass<u64>,
+    SealKeys,
     ServiceKey,
     Session,
     ZoneRow,

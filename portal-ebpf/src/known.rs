@@ -16,9 +16,8 @@ use portal_common::{
     checksum::Sum,
     cookie::{RESPONSE_MAX, RESPONSE_MIN},
     decide::Case,
-    tables::{
-        KNOWN_REQUEST_MAX, KNOWN_REQUEST_WORDS, KNOWN_STATUSES, KnownAnswer, KnownPlace, absorb, asked, is_known,
-    },
+    multilinear::absorb,
+    tables::{KNOWN_REQUEST_MAX, KNOWN_REQUEST_WORDS, KNOWN_STATUSES, KnownAnswer, KnownPlace, asked, is_known},
     word::Word as _,
 };
 

@@ -3,7 +3,7 @@
 
 use portal_common::{
     decide::is_bound,
-    tables::{AddressWord, ClientKey, RecentPass, Seal, recent_row, rests_until, revoke},
+    tables::{AddressWord, ClientKey, Seal, SealKeys, recent_row, rests_until},
     word::Word,
 };
 
@@ -18,6 +18,16 @@ use crate::{
 #[unsafe(no_mangle)]
 static RECENT_MASK: u32 = 0;
 
+/// The secrets of the seals. User space sets them before the program is loaded: a gate's seals are its own, as its table is.
+#[unsafe(no_mangle)]
+static RECENT_KEYS: SealKeys = SealKeys([[0; 2]; 2]);
+
+#[inline(always)]
+fn keys() -> SealKeys {
+    // SAFETY: as in `mask`.
+    unsafe { (&raw const RECENT_KEYS).read_volatile() }
+}
+
 #[inline(always)]
 fn mask() -> u32 {
     // SAFETY: it lies in read-only memory. Volatile, as the compiler must not know what user space is to set.
@@ -25,9 +35,9 @@ fn mask() -> u32 {
 }
 
 #[inline(always)]
-fn row(client: ClientKey, address: AddressWord) -> Option<&'static RecentPass<KernelWord>> {
+fn row(client: ClientKey, address: AddressWord) -> Option<&'static KernelWord> {
     let mask = mask();
-    if mask == 0 { None } else { RECENT.get(recent_row(client, address, mask)) }
+    if mask == 0 { None } else { RECENT.get(recent_row(client, address, mask)).map(|row| &row.seal) }
 }
 
 /// Whether there is an accelerator.
@@ -41,11 +51,7 @@ pub(crate) fn is_kept() -> bool {
 pub(crate) fn rests(client: ClientKey, address: AddressWord, now_ns: u64) -> bool {
     // The filter first: strangers are to cost no more by it.
     let Some(row) = row(client, address).filter(|_| may_be_there(client)) else { return false };
-    let seal = Word::load(&row.seal);
-    // The seal again: whoever takes the row over takes it away first.
-    Seal::from_word(seal).holds(client, address, now_ns)
-        && Word::load(&row.client) == client.to_word()
-        && Word::load(&row.seal) == seal
+    Seal::from_word(Word::load(row)).holds(&keys(), client, address, now_ns)
 }
 
 /// Notes that the client's packets from this address need not be looked at for a while.
@@ -59,30 +65,26 @@ pub(crate) fn rest(client: ClientKey, address: AddressWord, now_ns: u64) {
     // SAFETY: within the table. Volatile: it is to be read twice.
     let session = || unsafe { (&raw const (*member).session).read_volatile() };
     let until = rests_until(&session(), now_ns);
-    let seal = Seal::new(client, address, until);
-    if !seal.holds(client, address, now_ns) {
+    let seal = Seal::new(&keys(), client, address, until);
+    if !seal.holds(&keys(), client, address, now_ns) {
         return;
     }
-    Word::store(&row.seal, Seal::NONE);
-    row.client.add(0);
-    Word::store(&row.client, client.to_word());
-    row.client.add(0);
-    Word::store(&row.seal, seal.to_word());
-    row.client.add(0);
+    Word::store(row, seal.to_word());
+    row.add(0);
     // SAFETY: as above.
     let there = unsafe { (&raw const (*member).client).read_volatile() } == client;
     // SAFETY: as above; words that several CPUs change.
     let state = unsafe { &(*member).state };
     if !there || rests_until(&session(), now_ns) != until || !is_bound(&state.bindings, address) {
-        revoke(row, client);
+        Word::store(row, Seal::NONE);
     }
 }
 
-/// Takes that back, after what has been changed before.
+/// Takes that back, after what has been changed before. If the row is another's by now, that one's next packet is looked at, and notes it again.
 #[inline(always)]
 pub(crate) fn rouse(client: ClientKey, address: AddressWord) {
     let Some(row) = row(client, address) else { return };
     // A fence: see `rest`.
-    row.client.add(0);
-    revoke(row, client);
+    row.add(0);
+    Word::store(row, Seal::NONE);
 }

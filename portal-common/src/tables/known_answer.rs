@@ -6,7 +6,7 @@
 use core::mem::{align_of, offset_of, size_of};
 
 use super::Zone;
-use crate::{checksum::Sum, cookie::RESPONSE_MAX, cookie::RESPONSE_MIN, family::Family};
+use crate::{checksum::Sum, cookie::RESPONSE_MAX, cookie::RESPONSE_MIN, family::Family, multilinear::absorb};
 
 /// The shortest request that is looked up, bytes.
 pub const KNOWN_REQUEST_MIN: usize = 16;
@@ -71,13 +71,6 @@ pub struct KnownPlace {
 pub const fn asked(zone: Zone, family: Family, request_len: usize) -> u64 {
     // Never zero, as what is in a row that nobody has filled.
     1 << 63 | (zone.number() as u64) << 32 | (family as u64) << 16 | request_len as u64
-}
-
-/// Takes a word into the hash: multilinear, by halves of a word (Dietzfelbinger 1996; Lemire and Kaser 2014). The upper 33 bits of the sum
-/// are as good as random to who does not know the secrets: nobody can choose requests that go to another's row. Two multiplications a word; SipHash takes 28 steps.
-#[inline(always)]
-pub const fn absorb(hash: u64, word: u64, seeds: [u64; 2]) -> u64 {
-    hash.wrapping_add((word & 0xffff_ffff).wrapping_mul(seeds[0])).wrapping_add((word >> 32).wrapping_mul(seeds[1]))
 }
 
 impl KnownPlace {

@@ -19,9 +19,9 @@ pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
 pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex};
 pub use known_answer::{
     KNOWN_PLACES, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_SEEDS, KNOWN_STATUSES,
-    KnownAnswer, KnownPlace, absorb, asked, is_known,
+    KnownAnswer, KnownPlace, asked, is_known,
 };
-pub use recent::{RecentPass, Seal, recent_row, rests_until, revoke};
+pub use recent::{RecentPass, Seal, SealKeys, recent_row, rests_until};
 pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};

@@ -76,7 +76,7 @@ pub struct GateMaps {
 pub struct GateSize {
     /// How many can be logged in.
     pub clients: u32,
-    /// Whether some are not metered: then 16 bytes for each are spent on letting them through sooner.
+    /// Whether some are not metered: then 8 bytes for each are spent on letting them through sooner.
     pub unmetered: bool,
 }
 
@@ -103,7 +103,7 @@ impl Gate {
     fn load_over(pinned: &[(&str, std::path::PathBuf)], size: GateSize) -> Result<(Self, GateMaps)> {
         let GateSize { clients, unmetered } = size;
         let recent = recent::rows_for(clients, unmetered);
-        let mask = recent - 1;
+        let (mask, seal_keys) = (recent - 1, recent::seal_keys()?);
         let mut loader = EbpfLoader::new();
         for (name, path) in pinned {
             loader.map_pin_path(name, path);
@@ -111,6 +111,7 @@ impl Gate {
         let mut ebpf = loader
             .map_max_entries("INDEX", pins::index_rows(clients))
             .override_global("RECENT_MASK", &mask, true)
+            .override_global("RECENT_KEYS", &seal_keys, true)
             .map_max_entries("RECENT", recent)
             .map_max_entries("CLIENTS", clients)
             .map_max_entries("OWNERS", pins::max_owners(clients))

@@ -1,12 +1,12 @@
 //! The gate's accelerator, as user space sees it: what it may have to take out of it.
 
-use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use anyhow::Result;
 use aya::maps::{Array, MapData};
-use portal_common::tables::{AddressWord, Bindings, ClientKey, RecentPass, Seal, recent_row};
+use portal_common::tables::{Bindings, ClientKey, RecentPass, Seal, SealKeys, recent_row};
 
-use super::mapped::Mapped;
+use super::{mapped::Mapped, secrets::random_key};
 
 /// The least rows.
 const LEAST: u32 = 1 << 10;
@@ -18,6 +18,11 @@ pub(super) const fn rows_for(clients: u32, unmetered: bool) -> u32 {
     }
     let rows = clients.next_power_of_two();
     if rows < LEAST { LEAST } else { rows }
+}
+
+/// Secrets for the seals of a gate.
+pub(super) fn seal_keys() -> Result<SealKeys> {
+    Ok(SealKeys([random_key()?.0, random_key()?.0]))
 }
 
 /// The accelerator's table. The gate fills it; only user space knows when a session changes.
@@ -34,21 +39,17 @@ impl RecentTable {
         Ok(Self(Mapped::new(map)?))
     }
 
-    /// Takes away what it says of a client whose session has changed, or ended: to be called after the change is in the table of clients.
+    /// Takes away what it says of a client whose session has changed, or ended: to be called after the change is in the table of clients. A row that is
+    /// another's by now is written again with that one's next packet.
     pub(super) fn forget(&self, client: ClientKey, bindings: &Bindings<u64>) {
         // The gate writes a row, and then looks whether the session is still as it was; this is the other way round. So that one of the two sees the other, both
         // need a fence in between.
         fence(SeqCst);
         for address in bindings.iter() {
-            let [client_word, seal] = self.row(client, address);
-            if client_word.load(Relaxed) == client.to_word() {
-                seal.store(Seal::NONE, SeqCst);
-            }
+            let [seal] = self.0.words(recent_row(client, address, self.0.len() - 1)) else {
+                unreachable!("a row is one word")
+            };
+            seal.store(Seal::NONE, SeqCst);
         }
-    }
-
-    fn row(&self, client: ClientKey, address: AddressWord) -> &[std::sync::atomic::AtomicU64; 2] {
-        let words = self.0.words(recent_row(client, address, self.0.len() - 1));
-        words.first_chunk().expect("a row has two words")
     }
 }

@@ -123,10 +123,12 @@ fn at(clients: u32, effort: &Effort) -> Result<Vec<Costs>> {
         }
         gate.set_accounting(metered)?;
         let frame = frames::segment(version, FIRST_CLIENT);
-        // Each client once before: its first packet binds its address.
+        // Each client twice before: its first packet binds its address, and its second notes that it rests. Neither is what its packets cost for the minute after.
         injector.send(&frame, version, from, Pattern::Sequential, plan::CALL)?;
         injector.aim_at(&fd)?;
-        gate.demand(Reason::Authorized, clients, |_| injector.repeat(clients))?;
+        for _ in 0..2 {
+            gate.demand(Reason::Authorized, clients, |_| injector.repeat(clients))?;
+        }
         injector.send(&frame, version, from, pattern, plan::CALL)?;
         let injector = std::cell::RefCell::new(&mut injector);
         let reference = |reference: Reference| {

@@ -1,7 +1,7 @@
 //! Clients that are not metered, whose packets need not be looked at for a while: until anything about them changes.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
@@ -175,6 +175,32 @@ fn an_address_rests_for_one_client_alone() {
         assert!(displaced);
         assert!(world.send(OTHER, own), "{own}: displaced, it is free");
         assert!(!world.send(GUEST, own), "{own}: and no longer the first client's");
+    }
+}
+
+#[test]
+fn clients_whose_addresses_share_a_row_keep_to_themselves() {
+    // The least rows that a gate has: a pool's addresses so far apart share one.
+    const ROWS_APART: u32 = 1 << 10;
+    for own in families() {
+        let mut world = World::new(own);
+        world.settle();
+        let sharing: IpAddr = match own {
+            IpAddr::V4(own) => Ipv4Addr::from(u32::from(own) + ROWS_APART).into(),
+            IpAddr::V6(own) => Ipv6Addr::from(u128::from(own) + u128::from(ROWS_APART)).into(),
+        };
+        let other = ClientKey::new(LEARN, OTHER);
+        world.bench.maps.sessions.insert(other, Session::new(0, Session::NEVER, OTHER_SLOT)).expect("there is room");
+        for turn in 0..3 {
+            for _ in 0..3 {
+                assert!(world.send(OTHER, sharing), "{own}, {turn}");
+            }
+            assert!(!world.send(OTHER, own) && !world.send(GUEST, sharing), "{own}, {turn}: the other's");
+            for _ in 0..3 {
+                assert!(world.send(GUEST, own), "{own}, {turn}");
+            }
+            assert!(!world.send(OTHER, own) && !world.send(GUEST, sharing), "{own}, {turn}: the other's");
+        }
     }
 }
 
