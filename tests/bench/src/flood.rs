@@ -26,12 +26,24 @@ use crate::{
     plan::{self, Population},
     plot::Plot,
     report::{Bar, Better, Row, figure},
-    rivals::{Rival, nft},
+    rivals::{Proof, Rival, nft},
     yard::Yard,
 };
 
-/// Who is measured beside ours.
-const RIVALS: [Rival; 3] = [nft::INGRESS, nft::FORWARD, nft::MAC_IP];
+/// Who is measured beside ours, with which program at the interface, and what is demanded of ours there.
+const RIVALS: [(Rival, &str, Bar); 4] = [
+    (nft::INGRESS, PASSES, BAR),
+    (nft::FORWARD, PASSES, BAR),
+    (nft::MAC_IP, PASSES, BAR),
+    // What the machine can do at all.
+    (ORACLE, "oracle", Bar::None),
+];
+const BAR: Bar = Bar::AtLeast(90.0);
+/// A veth takes what XDP sends only if it has a program itself.
+const PASSES: &str = "empty";
+/// No table, no rules: a bit of the frame says whose it is.
+const ORACLE: Rival =
+    Rival { name: "an XDP program that need not ask", set_up: |_, _, _| Ok(()), proof: Proof::BeforeIp };
 /// Clients that are logged in, and send.
 const CLIENTS: Population = Population { clients: 1 << 10, first: FIRST_CLIENT };
 /// Strangers that send.
@@ -71,12 +83,11 @@ pub fn run(effort: &Effort) -> Result<Findings> {
     let program = gate.gate.program()?;
     own.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
     prepare(&own, &mut injector)?;
-    let rivals = RIVALS.map(|rival| {
+    let rivals = RIVALS.map(|(rival, program, _)| {
         let yard = Yard::new(&mut injector)?;
         (rival.set_up)(&yard, &mut injector, CLIENTS.clients)?;
-        let empty: &mut Xdp = injector.program("empty")?;
-        // A veth takes what XDP sends only if it has a program itself.
-        yard.gateway().enter(|| Ok(empty.attach("guest0", XdpMode::Driver)?))?;
+        let program: &mut Xdp = injector.program(program)?;
+        yard.gateway().enter(|| Ok(program.attach("guest0", XdpMode::Driver)?))?;
         prepare(&yard, &mut injector)?;
         Ok(yard)
     });
@@ -106,7 +117,7 @@ fn findings(kept: &[Vec<Kept>], rivals: [Result<Yard>; RIVALS.len()]) -> Finding
     .line("Portal", line(ours));
     let heaviest = ours.get(HEAVIEST).copied().unwrap_or_default();
     let mut rows = Vec::new();
-    for (rival, yard) in RIVALS.iter().zip(rivals) {
+    for ((rival, _, bar), yard) in RIVALS.iter().zip(rivals) {
         let metric = format!("clients' packets kept in a flood of {} million a second", figure(heaviest.flood));
         let row = Row::new(metric, "%", heaviest.share * 100.0);
         let row = match (yard, kept.next()) {
@@ -117,7 +128,7 @@ fn findings(kept: &[Vec<Kept>], rivals: [Result<Yard>; RIVALS.len()]) -> Finding
             (Err(why), _) => row.without(rival.name, format!("{why:#}")),
             (Ok(_), None) => row,
         };
-        rows.push(row.bar(&Bar::AtLeast(90.0)));
+        rows.push(row.bar(bar));
     }
     Findings { rows, plots: vec![plot] }
 }

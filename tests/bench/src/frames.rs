@@ -10,8 +10,7 @@ pub const SITE_V4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 80);
 pub const SITE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x80);
 /// The number of the first client that is logged in.
 pub const FIRST_CLIENT: u32 = 0x100;
-/// The number of the first stranger.
-pub const FIRST_STRANGER: u32 = 0x80_0000;
+pub use crate::plan::FIRST_STRANGER;
 
 /// A client's MAC address.
 pub fn mac(number: u32) -> [u8; 6] {

@@ -93,7 +93,7 @@ impl Injector {
             .map_max_entries("CLIENTS_BY_MAC", clients)
             .load(object::PROGRAMS)
             .context("cannot load the injector")?;
-        for name in ["inject", "empty", "discard", "hash", "swallow"] {
+        for name in ["inject", "empty", "discard", "oracle", "hash", "swallow"] {
             let program: &mut Xdp = ebpf.program_mut(name).context("a program is missing")?.try_into()?;
             program.load().with_context(|| format!("the verifier refuses `{name}`"))?;
         }

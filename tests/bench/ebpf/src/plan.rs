@@ -38,6 +38,9 @@ pub struct Plan {
     pub reserved: u32,
 }
 
+/// The number of the first stranger.
+pub const FIRST_STRANGER: u32 = 0x80_0000;
+
 /// One after the other, again and again.
 pub const SEQUENTIAL: u32 = 0;
 /// At random, each as likely as the next.

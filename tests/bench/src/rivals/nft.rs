@@ -35,15 +35,26 @@ pub const FORWARD: Rival = Rival {
 /// A set of MAC addresses and addresses in forward, with a timeout and counters.
 pub const MAC_IP: Rival = Rival {
     name: "nftables, forward MAC.IP set, timeout, counter",
-    set_up: |yard, _, clients| {
-        let element = |number: u32| {
-            let mac = frames::mac(number).map(|byte| format!("{byte:02x}")).join(":");
-            format!("{mac} . {} timeout 8h", frames::v4(number))
-        };
-        load(yard, include_str!("../../rivals/nft-mac-ip.nft"), "ip", clients, element)
-    },
+    set_up: |yard, _, clients| pairs(yard, MAC_IP_RULES, clients),
     proof: Proof::InIp,
 };
+
+/// The same without counters.
+pub const MAC_IP_UNCOUNTED: Rival = Rival {
+    name: "nftables, forward MAC.IP set, timeout",
+    set_up: |yard, _, clients| pairs(yard, &MAC_IP_RULES.replace("\t\tcounter\n", ""), clients),
+    proof: Proof::InIp,
+};
+
+const MAC_IP_RULES: &str = include_str!("../../rivals/nft-mac-ip.nft");
+
+fn pairs(yard: &Yard, rules: &str, clients: u32) -> Result<()> {
+    let element = |number: u32| {
+        let mac = frames::mac(number).map(|byte| format!("{byte:02x}")).join(":");
+        format!("{mac} . {} timeout 8h", frames::v4(number))
+    };
+    load(yard, rules, "ip", clients, element)
+}
 
 fn addresses(yard: &Yard, rules: &str, family: &str, clients: u32) -> Result<()> {
     load(yard, rules, family, clients, |number| frames::v4(number).to_string())
