@@ -1,6 +1,7 @@
 //! The accelerator: packets of clients that are not metered, and that need not be looked at for a while.
 #![expect(unsafe_code, reason = "rows are shared with the other CPUs and with user space, which sets the mask")]
 
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use portal_common::{
     decide::is_bound,
     tables::{AddressWord, ClientKey, Seal, SealKeys, recent_row, rests_until},
@@ -56,8 +57,10 @@ pub(crate) fn rests(client: ClientKey, address: AddressWord, now_ns: u64) -> boo
 
 /// Notes that the client's packets from this address need not be looked at for a while.
 ///
-/// The row is written first, and then its session is looked at, whether all is still so; whoever changes the session does it the other way round. As there is a
-/// fence between the two in both ways, one of the two sees the other. An atomic addition that gives back what was there is a fence.
+/// This CPU claims the row first; then it looks at the session, whether all is still so; then the seal takes the claim's place, if that still stands. Whoever changes
+/// the session changes it first, and then empties the row. As there is a fence between the two in both ways, either this CPU sees the change, or its claim is gone: so
+/// from the moment the row is empty no seal of the old session comes into it, however long a CPU is held up here. An atomic addition that gives back what was there
+/// is a fence.
 #[inline(always)]
 pub(crate) fn rest(client: ClientKey, address: AddressWord, now_ns: u64) {
     let Some((slot, _)) = look_up(client) else { return };
@@ -69,14 +72,17 @@ pub(crate) fn rest(client: ClientKey, address: AddressWord, now_ns: u64) {
     if !seal.holds(&keys(), client, address, now_ns) {
         return;
     }
-    Word::store(row, seal.to_word());
+    // It holds for nobody: its hash is zero.
+    // SAFETY: a helper without arguments.
+    let claim = u64::from(unsafe { bpf_get_smp_processor_id() }) + 1;
+    Word::store(row, claim);
     row.add(0);
     // SAFETY: as above.
     let there = unsafe { (&raw const (*member).client).read_volatile() } == client;
     // SAFETY: as above; words that several CPUs change.
     let state = unsafe { &(*member).state };
-    if !there || rests_until(&session(), now_ns) != until || !is_bound(&state.bindings, address) {
-        Word::store(row, Seal::NONE);
+    if there && rests_until(&session(), now_ns) == until && is_bound(&state.bindings, address) {
+        row.replace(claim, seal.to_word());
     }
 }
 

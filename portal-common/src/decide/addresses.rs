@@ -144,8 +144,13 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
         if displaced != AddressWord::NONE {
             tables.disown(&OwnedWord::new(address.zone(), displaced), client);
         }
-        bound.store(tables.address_hash().word(claimed).to_word());
-        tables.rouse(client, displaced);
+        // Another CPU may have taken the place for another address of this client's: that one is not to be lost. The next packet binds this one.
+        if !bound.replace(displaced.to_word(), tables.address_hash().word(claimed).to_word()) {
+            return true;
+        }
+        if displaced != AddressWord::NONE {
+            tables.rouse(client, displaced);
+        }
         tables.tell(&Event::new(now_ns, EventKind::AddressLearned, client).with_address(address));
     }
     true
@@ -158,10 +163,7 @@ fn unbind<T: Tables>(tables: &T, previous: &ClientKey, address: Address) {
     let lost = tables.address_hash().word(address).to_word();
     let mut i = 0;
     while i < MAX_BINDINGS {
-        let bound = &state.bindings.words[i];
-        if bound.load() == lost {
-            bound.store(0);
-        }
+        state.bindings.words[i].replace(lost, AddressWord::NONE.to_word());
         i += 1;
     }
     tables.rouse(*previous, AddressWord::from_word(lost));

@@ -4,7 +4,8 @@
 //! says so for a minute at most, then the table is asked again. Rows lie by the low bits of the address, so that a pool of IPv4 addresses fills
 //! them one by one; of IPv6, by a hash. A row that another has taken, or that was never filled, costs the way by the table, and nothing else.
 //!
-//! Whole, client, address and time would take 16 bytes: a million rows would be half of a server's last cache, and a packet cost 35 to 70 ns more.
+//! Whole, client, address and time would take 16 bytes. With a million clients a packet then costs 100 ns more than with one (IPv6 115), with 8 bytes 73 (75): means
+//! of three runs by turns.
 
 use core::mem::size_of;
 
@@ -21,8 +22,9 @@ pub struct RecentPass<W> {
 
 /// For whose packets, from which address, and until when, in one word: a keyed hash of all three, and in the lower bits of when.
 ///
-/// It holds for another client or another address by chance, for one choice of the secrets in 2^33 at worst, and in 2^53 for all but a few pairs. Who sends at
-/// random, ten million packets a second, gets a packet through in some 30 years.
+/// It holds for another client or another address by chance: for any two, for one choice of the secrets in 2^33 at most, and in 2^53 where the lower ten bits of a
+/// half of theirs differ. Who sends at random, ten million packets a second, hits one in some 30 years; who knows a guest's addresses, and sends what differs
+/// from them in upper bits alone, in days to months. The MAC address he then knows he can copy at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal(u64);
 
@@ -145,7 +147,7 @@ mod tests {
             let seal = Seal::new(&KEYS, client, address, until);
             let holds = |unit: u64| seal.holds(&KEYS, client, address, unit << UNIT_BITS);
             assert!((now >> UNIT_BITS..until).all(holds));
-            let days = (until..until + (10 * 86_400 << 2)).filter(|unit| holds(*unit)).count();
+            let days = (until..until + 10 * 4 * 86_400).filter(|unit| holds(*unit)).count();
             let years = (1..1u64 << 22).filter(|turn| holds((now >> UNIT_BITS) + (turn << 10))).count();
             assert_eq!((days, years), (0, 0), "at {now}");
         }

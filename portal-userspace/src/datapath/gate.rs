@@ -76,7 +76,7 @@ pub struct GateMaps {
 pub struct GateSize {
     /// How many can be logged in.
     pub clients: u32,
-    /// Whether some are not metered: then 8 bytes for each are spent on letting them through sooner.
+    /// Whether some are not metered: then 8 to 16 bytes for each are spent on letting them through sooner.
     pub unmetered: bool,
 }
 

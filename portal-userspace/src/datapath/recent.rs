@@ -41,11 +41,11 @@ impl RecentTable {
 
     /// Takes away what it says of a client whose session has changed, or ended: to be called after the change is in the table of clients. A row that is
     /// another's by now is written again with that one's next packet.
-    pub(super) fn forget(&self, client: ClientKey, bindings: &Bindings<u64>) {
-        // The gate writes a row, and then looks whether the session is still as it was; this is the other way round. So that one of the two sees the other, both
-        // need a fence in between.
+    pub(super) fn forget(&self, client: ClientKey, bindings: impl FnOnce() -> Bindings<u64>) {
+        // The gate binds an address, claims a row, and then looks whether the session is still as it was; this is the other way round. So that one of the two sees the
+        // other, both need a fence in between.
         fence(SeqCst);
-        for address in bindings.iter() {
+        for address in bindings().iter() {
             let [seal] = self.0.words(recent_row(client, address, self.0.len() - 1)) else {
                 unreachable!("a row is one word")
             };

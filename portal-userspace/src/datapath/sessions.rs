@@ -121,11 +121,11 @@ impl SessionTable {
         self.rows.write_part(slot, SESSION_AT, &session);
         self.rows.write_part(slot, 0, &client);
         match previous {
-            Some((_, old)) if old == slot => self.recent.forget(client, &self.state(slot).bindings),
+            Some((_, old)) if old == slot => self.recent.forget(client, || self.state(slot).bindings),
             Some((at, old)) => {
                 self.index.rename(at, client, slot);
                 self.forget(old);
-                self.recent.forget(client, &self.state(old).bindings);
+                self.recent.forget(client, || self.state(old).bindings);
             }
             None => {
                 if let Err(Crowded) = self.index.insert(client, slot, |slot| self.client_at(slot)) {
@@ -158,7 +158,7 @@ impl SessionTable {
         let Some((at, slot)) = self.find_entry(client) else { return false };
         self.index.remove(at, client, |slot| self.client_at(slot));
         self.forget(slot);
-        self.recent.forget(client, &self.state(slot).bindings);
+        self.recent.forget(client, || self.state(slot).bindings);
         true
     }
 

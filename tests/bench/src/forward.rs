@@ -24,8 +24,10 @@ const RIVALS: [(Rival, bool, Bar); 3] = [
     (nft::FORWARD, false, Bar::None),
 ];
 
-/// Frames of a client's turn: 0.1 s. What is wanted is a difference of a fiftieth of the whole, and the machine gets slower and faster within seconds.
-const SLICE: u32 = 100_000;
+/// Frames of a turn, 0.1 s at least: what is wanted is a difference of a fiftieth of the whole, and the machine gets slower and faster within seconds.
+const LEAST: u32 = 100_000;
+/// Beyond these no turn is long enough.
+const MOST: u32 = 1_000_000;
 
 /// The whole way: injected at one interface, through the gate or the rules, routed, and counted where it leaves by the other.
 pub fn run(effort: &Effort) -> Result<Findings> {
@@ -38,7 +40,9 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 }
 
 fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
-    let (rounds, frames) = (effort.rounds(200, 60), effort.frames().min(SLICE));
+    // So many that most of them find their client in the caches, which the turns of others have emptied.
+    let frames = effort.frames().min(LEAST.max(16 * clients)).min(MOST);
+    let rounds = effort.rounds(200, 60) / (frames / LEAST).max(1) as usize;
     let members = Population { clients, first: FIRST_CLIENT };
     let frame = segment(Version::V4, FIRST_CLIENT);
     let mut injector = Injector::load(1)?;

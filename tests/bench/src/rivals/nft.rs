@@ -35,25 +35,24 @@ pub const FORWARD: Rival = Rival {
 /// A set of MAC addresses and addresses in forward, with a timeout and counters.
 pub const MAC_IP: Rival = Rival {
     name: "nftables, forward MAC.IP set, timeout, counter",
-    set_up: |yard, _, clients| pairs(yard, MAC_IP_RULES, clients),
+    set_up: |yard, _, clients| pairs(yard, "counter", clients),
     proof: Proof::InIp,
 };
 
 /// The same without counters.
 pub const MAC_IP_UNCOUNTED: Rival = Rival {
     name: "nftables, forward MAC.IP set, timeout",
-    set_up: |yard, _, clients| pairs(yard, &MAC_IP_RULES.replace("\t\tcounter\n", ""), clients),
+    set_up: |yard, _, clients| pairs(yard, "", clients),
     proof: Proof::InIp,
 };
 
-const MAC_IP_RULES: &str = include_str!("../../rivals/nft-mac-ip.nft");
-
-fn pairs(yard: &Yard, rules: &str, clients: u32) -> Result<()> {
+fn pairs(yard: &Yard, counter: &str, clients: u32) -> Result<()> {
+    let rules = include_str!("../../rivals/nft-mac-ip.nft").replace("COUNTER", counter);
     let element = |number: u32| {
         let mac = frames::mac(number).map(|byte| format!("{byte:02x}")).join(":");
         format!("{mac} . {} timeout 8h", frames::v4(number))
     };
-    load(yard, rules, "ip", clients, element)
+    load(yard, &rules, "ip", clients, element)
 }
 
 fn addresses(yard: &Yard, rules: &str, family: &str, clients: u32) -> Result<()> {
