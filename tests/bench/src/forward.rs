@@ -42,7 +42,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 fn at(clients: u32, effort: &Effort, findings: &mut Findings) -> Result<()> {
     // So many that most of them find their client in the caches, which the turns of others have emptied.
     let frames = effort.frames().min(LEAST.max(16 * clients)).min(MOST);
-    let rounds = effort.rounds(200, 60) / (frames / LEAST).max(1) as usize;
+    let rounds = effort.rounds(200, 45) / (frames / LEAST).max(1) as usize;
     let members = Population { clients, first: FIRST_CLIENT };
     let frame = segment(Version::V4, FIRST_CLIENT);
     let mut injector = Injector::load(1)?;

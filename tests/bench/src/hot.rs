@@ -19,7 +19,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 }
 
 fn measure(effort: &Effort) -> Result<Findings> {
-    let (rounds, frames) = (effort.rounds(25, 7), effort.frames());
+    let (rounds, frames) = (effort.rounds(45, 15), effort.frames());
     let mut injector = Injector::load(1)?;
     let empty: &Xdp = injector.program::<Xdp>("empty")?;
     let mut rows = Vec::new();
