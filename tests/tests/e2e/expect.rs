@@ -51,6 +51,17 @@ pub(crate) fn nothing_gets_through(client: &Namespace) -> Result<()> {
     Ok(())
 }
 
+/// The site itself is out of the client's reach, over either IP version: nothing answers for as long as a second, or the gate does, which of a dead portald knows
+/// some answers.
+pub(crate) fn the_site_is_out_of_reach(client: &Namespace) -> Result<()> {
+    for family in Family::ALL {
+        let output = http::curl(client, &[family.option(), "--max-time", "1", "--write-out", "%{http_code}", SITE])?;
+        let status = output.stdout.get(output.stdout.len().saturating_sub(3)..).unwrap_or_default();
+        ensure!(output.code != Some(0) || status == "511", "{family:?}: something answered: {}", output.stdout);
+    }
+    Ok(())
+}
+
 /// portalctl does this.
 pub(crate) fn done(lab: &Lab, arguments: &[&str]) -> Result<()> {
     portalctl(lab, arguments)?.success().with_context(|| format!("portalctl {}", arguments.join(" ")))?;
