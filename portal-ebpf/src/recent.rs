@@ -50,7 +50,7 @@ pub(crate) fn is_kept() -> bool {
 /// Whether the client's packets from this address need not be looked at.
 #[inline(always)]
 pub(crate) fn rests(client: ClientKey, address: AddressWord, now_ns: u64) -> bool {
-    // The filter first: strangers are to cost no more by it.
+    // The filter first: a stranger is not to wait for a row that is in no cache. To be asked twice costs him 5 to 13 ns.
     let Some(row) = row(client, address).filter(|_| may_be_there(client)) else { return false };
     Seal::from_word(Word::load(row)).holds(&keys(), client, address, now_ns)
 }

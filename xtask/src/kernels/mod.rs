@@ -34,7 +34,7 @@ pub(crate) fn test(record: bool, interrupts: &Interrupts) -> Result<ExitCode> {
         );
     }
     // A quarter of an hour is not to be lost.
-    let head = if record { Some(head()?) } else { None };
+    let head = record.then(head).transpose()?;
     // The binaries that the lab runs, which no test makes cargo build.
     let built = tasks::build(&[], interrupts)?;
     if built != ExitCode::SUCCESS {
