@@ -39,14 +39,26 @@ pub trait Frame {
     fn forget(&self, at: usize) -> usize {
         at
     }
+
+    /// As [`Frame::forget`], of an offset that is at most `MASK`, one less than a power of two.
+    fn forget_within<const MASK: usize>(&self, at: usize) -> usize {
+        at
+    }
+}
+
+/// As [`Frame::forget`], of an offset within a list of options, at most [`MAX_OFFSET`]: nothing where it is beyond that. So that a walk over options is
+/// verified once for each step, and not once for each way to come to it.
+#[inline(always)]
+pub(crate) fn forget_option<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<usize> {
+    if at > MAX_OFFSET { None } else { Some(frame.forget_within::<MAX_OFFSET>(at)) }
 }
 
 /// What [`Frame::byte`] gives beyond the frame.
 pub const NO_BYTE: u16 = 0x100;
 
-/// No header that the decision looks at starts beyond this offset. It keeps every offset within what the verifier accepts
+/// No header or option that the decision looks at starts beyond this offset: a DHCP client's options end before it. It keeps every offset within what the verifier accepts
 /// as a packet offset (`MAX_PACKET_OFF`, 65,535).
-pub const MAX_OFFSET: usize = 0xff;
+pub const MAX_OFFSET: usize = 0x3ff;
 
 /// The longest frame that goes to the responder, bytes: a full Ethernet frame with two VLAN tags fits, and an AF_XDP frame of
 /// 2,048 bytes holds it behind the kernel's headroom of 256 (`XDP_PACKET_HEADROOM`).

@@ -9,7 +9,7 @@ use std::{collections::HashMap, vec::Vec};
 use crate::{
     Reason,
     budget::Budgets,
-    decide::{Admission, Binding, Case, Tables, admit, bind, stranger},
+    decide::{Admission, Binding, Case, Tables, admit, bind, contradiction, stranger},
     event::Event,
     frame::Frame,
     tables::{
@@ -177,6 +177,10 @@ impl Tables for HostTables {
 
     fn stranger<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case) {
         stranger(frame, self, config, case);
+    }
+
+    fn contradiction<F: Frame + ?Sized>(&self, frame: &F, case: &Case) -> Option<Reason> {
+        contradiction(frame, self, case)
     }
 
     fn bind(&self, request: &Binding) -> bool {

@@ -42,6 +42,12 @@ pub(crate) const PORT_DHCP_CLIENT: u16 = 68;
 pub(crate) const PORT_DHCPV6_CLIENT: u16 = 546;
 pub(crate) const PORT_DHCPV6_SERVER: u16 = 547;
 
+/// ICMP types that no guest may send, as [`crate::frame::Frame::byte`] gives them: RFC 792, RFC 1256.
+pub(crate) mod icmpv4 {
+    pub(crate) const REDIRECT: u16 = 5;
+    pub(crate) const ROUTER_ADVERTISEMENT: u16 = 9;
+}
+
 /// ICMPv6 types: RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5.2.
 pub(crate) mod icmpv6 {
     pub(crate) const LISTENER_REPORT_V1: u8 = 131;
@@ -52,6 +58,13 @@ pub(crate) mod icmpv6 {
     pub(crate) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
     pub(crate) const REDIRECT: u8 = 137;
     pub(crate) const LISTENER_REPORT_V2: u8 = 143;
+
+    /// As [`crate::frame::Frame::byte`] gives them.
+    pub(crate) const ROUTER_SOLICITATION_BYTE: u16 = ROUTER_SOLICITATION as u16;
+    pub(crate) const ROUTER_ADVERTISEMENT_BYTE: u16 = ROUTER_ADVERTISEMENT as u16;
+    pub(crate) const NEIGHBOR_SOLICITATION_BYTE: u16 = NEIGHBOR_SOLICITATION as u16;
+    pub(crate) const NEIGHBOR_ADVERTISEMENT_BYTE: u16 = NEIGHBOR_ADVERTISEMENT as u16;
+    pub(crate) const REDIRECT_BYTE: u16 = REDIRECT as u16;
 }
 
 /// A header's flags: some of [`crate::flag`].

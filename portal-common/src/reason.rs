@@ -86,7 +86,6 @@ macro_rules! reasons {
 
 impl Reason {
     /// The reason of this number among those for which [`crate::decide::admit`] refuses. A number of no such reason is the missing configuration's.
-    // Not `try_from`, which in the kernel compares with every number there is.
     #[inline(always)]
     pub const fn of_admission(number: u32) -> Self {
         const REASONS: [Reason; 8] = [
@@ -99,10 +98,35 @@ impl Reason {
             Reason::BudgetReplies,
             Reason::BudgetServices,
         ];
+        Self::among(&REASONS, number)
+    }
+
+    /// The reason of this number among those of [`crate::decide::contradiction`]. A number of no such reason is the missing configuration's.
+    #[inline(always)]
+    pub const fn of_contradiction(number: u32) -> Self {
+        const REASONS: [Reason; 11] = [
+            Reason::FrameTruncated,
+            Reason::Ipv4Malformed,
+            Reason::Ipv6Malformed,
+            Reason::ArpMalformed,
+            Reason::RouterAdvertisement,
+            Reason::DhcpServer,
+            Reason::ArpIdentity,
+            Reason::NeighborIdentity,
+            Reason::DhcpIdentity,
+            Reason::HiddenDiscovery,
+            Reason::ExtensionChain,
+        ];
+        Self::among(&REASONS, number)
+    }
+
+    // Not `try_from`, which in the kernel compares with every number there is.
+    #[inline(always)]
+    const fn among(reasons: &[Self], number: u32) -> Self {
         let mut i = 0;
-        while i < REASONS.len() {
-            if REASONS[i] as u32 == number {
-                return REASONS[i];
+        while i < reasons.len() {
+            if reasons[i] as u32 == number {
+                return reasons[i];
             }
             i += 1;
         }
@@ -161,8 +185,8 @@ reasons! {
     44 DestinationMac Dropped "destination_mac" "Addressed to another station, or to a group: never answered.";
     45 Protocol Dropped "protocol" "An IP protocol that no rule permits.";
     46 Icmp Dropped "icmp" "An ICMP message that no rule permits.";
-    47 RouterAdvertisement Dropped "router_advertisement" "A router advertisement or redirect from a guest.";
-    48 DhcpServer Dropped "dhcp_server" "A DHCP server's message from a guest.";
+    47 RouterAdvertisement Dropped "router_advertisement" "A router advertisement or redirect from a guest, of ICMP or ICMPv6.";
+    48 DhcpServer Dropped "dhcp_server" "A DHCP server's message from a guest, by its source port or by its destination port.";
     49 TcpMalformed Dropped "tcp_malformed" "A TCP header that contradicts itself or the packet, or flags that no connection has.";
     50 UdpMalformed Dropped "udp_malformed" "A UDP header that contradicts the packet.";
     51 TcpReset Dropped "tcp_reset" "A reset: never answered (RFC 9293 section 3.5.2).";
@@ -190,6 +214,10 @@ reasons! {
     73 LengthField Dropped "length_field" "An IEEE 802.3 frame with a length where the EtherType should be.";
     74 AnswerHeld Dropped "dns_answer_held" "A DNS answer that names of the walled garden could be learned from, but the daemon has fallen behind: the client asks again.";
     75 ArpMalformed Dropped "arp_malformed" "An ARP packet that is not one of IPv4 over Ethernet.";
+    76 ArpIdentity Dropped "arp_identity" "ARP whose sender's hardware address is not the frame's source (RFC 826).";
+    77 NeighborIdentity Dropped "neighbor_identity" "Neighbour discovery with a link-layer address that is not the frame's source, or that cannot be read to its end (RFC 4861 section 4.6.1).";
+    78 DhcpIdentity Dropped "dhcp_identity" "A DHCP client's message for another station, from a relay, or that cannot be read to its end (RFC 7039).";
+    79 HiddenDiscovery Dropped "hidden_discovery" "Neighbour discovery or DHCPv6 behind extension headers or in fragments (RFC 6980, RFC 7113).";
 }
 
 /// Room for reasons in a counter block: a power of two, so that an index can be masked.

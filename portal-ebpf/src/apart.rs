@@ -10,7 +10,7 @@ use aya_ebpf::bindings::xdp_md;
 use portal_common::{
     Reason,
     budget::Class,
-    decide::{Admission, Binding, Tables as _, admit, bind, stranger},
+    decide::{Admission, Binding, Tables as _, admit, bind, contradiction, stranger},
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
 
@@ -46,6 +46,15 @@ pub(crate) fn call_rest(client: ClientKey, address: AddressWord, now_ns: u64) {
 #[inline(always)]
 pub(crate) fn call_stranger(live: bool, ctx: *mut xdp_md) {
     portal_stranger(ctx, u64::from(live));
+}
+
+/// [`contradiction`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_contradiction(live: bool, ctx: *mut xdp_md) -> Option<Reason> {
+    match portal_contradiction(ctx, u64::from(live)) {
+        0 => None,
+        reason => Some(Reason::of_contradiction(reason)),
+    }
 }
 
 /// [`admit`], across registers.
@@ -97,6 +106,20 @@ extern "C" fn portal_stranger(ctx: *mut xdp_md, live: u64) -> u32 {
     let Some(config) = tables.config(case.client().zone()) else { return 1 };
     stranger(&Packet::over(ctx), &tables, config, case);
     0
+}
+
+/// 0, or the number of the reason; where there is no case, which cannot be, the missing configuration's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_contradiction(ctx: *mut xdp_md, live: u64) -> u32 {
+    let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else {
+        return Reason::ConfigMissing as u32;
+    };
+    let tables = Kernel::<false> { ifindex: ANY_INTERFACE, ctx };
+    match contradiction(&Packet::over(ctx), &tables, case) {
+        Some(reason) => reason as u32,
+        None => 0,
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -110,11 +110,16 @@ impl Frame for Packet {
 
     #[inline(always)]
     fn forget(&self, at: usize) -> usize {
-        let Some(address) = self.address::<1>(0) else { return at & FORGOTTEN_MASK };
+        self.forget_within::<FORGOTTEN_MASK>(at)
+    }
+
+    #[inline(always)]
+    fn forget_within<const MASK: usize>(&self, at: usize) -> usize {
+        let Some(address) = self.address::<1>(0) else { return at & MASK };
         // SAFETY: the byte is within the frame. The two reads give the same byte, but the verifier takes each for unknown, and so
         // their difference.
         let zero = unsafe { address.read_volatile() ^ address.read_volatile() };
-        (at ^ usize::from(zero)) & FORGOTTEN_MASK
+        (at ^ usize::from(zero)) & MASK
     }
 }
 

@@ -205,6 +205,11 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
+    fn contradiction<F: Frame + ?Sized>(&self, _frame: &F, _case: &Case) -> Option<Reason> {
+        apart::call_contradiction(L, self.ctx)
+    }
+
+    #[inline(always)]
     fn bind(&self, request: &Binding) -> bool {
         apart::call_bind(L, request)
     }

@@ -8,7 +8,7 @@ use super::{Action, Member, Place, Tables, addresses, link::Link, network::USUAL
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
-    protocol as p,
+    protocol::{self as p, icmpv4},
     reason::Reason,
     tables::{AddressHash, AddressWord, ClientKey, Counters, GateConfig, Strictness, rests_until},
     word::Word as _,
@@ -138,8 +138,16 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<Add
     if h[0] != WITHOUT_OPTIONS || total_len < LEN || AT + total_len > len {
         return None;
     }
-    // Whether it plays a DHCP server is for the rules to say.
-    if h[9] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCP_SERVER.to_be_bytes() {
+    // Whether it is a DHCP message of its own, or a redirect, is for the rules to say.
+    let unusual = match h[9] {
+        p::UDP => {
+            let [source, destination] = ports::<F>(frame, AT + LEN)?;
+            source == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_CLIENT
+        }
+        p::ICMP => matches!(frame.byte(AT + LEN), icmpv4::REDIRECT | icmpv4::ROUTER_ADVERTISEMENT),
+        _ => false,
+    };
+    if unusual {
         return None;
     }
     // Read by itself: the compiler would put it together byte by byte.
@@ -147,18 +155,34 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<Add
     (source != 0).then(|| AddressWord::v4(source))
 }
 
-/// As [`ipv4`]. All ICMPv6 goes the long way: neighbour and router discovery are part of it.
+/// As [`ipv4`]. All ICMPv6 goes the long way, as neighbour and router discovery are part of it; and so do extension headers, behind which it could be.
 #[inline(always)]
 fn ipv6<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize, hash: &AddressHash) -> Option<AddressWord> {
     const LEN: usize = 40;
     let h = frame.read::<8>(AT)?;
     let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
-    if h[0] >> 4 != 6 || h[6] == p::ICMPV6 || AT + LEN + payload_len > len {
+    if h[0] >> 4 != 6 || AT + LEN + payload_len > len {
         return None;
     }
-    if h[6] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCPV6_SERVER.to_be_bytes() {
+    let usual = match h[6] {
+        p::UDP => {
+            let [source, destination] = ports::<F>(frame, AT + LEN)?;
+            source != p::PORT_DHCPV6_SERVER
+                && destination != p::PORT_DHCPV6_SERVER
+                && destination != p::PORT_DHCPV6_CLIENT
+        }
+        protocol => protocol == p::TCP || protocol == p::ESP,
+    };
+    if !usual {
         return None;
     }
     let source = [u64::from_be_bytes(frame.read::<8>(AT + 8)?), u64::from_be_bytes(frame.read::<8>(AT + 16)?)];
     (source != [0; 2]).then(|| hash.v6(source))
+}
+
+/// UDP's source and destination port.
+#[inline(always)]
+fn ports<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<[u16; 2]> {
+    let both = u32::from_be_bytes(frame.read::<4>(at)?);
+    Some([(both >> 16) as u16, both as u16])
 }

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod familiar;
+mod identity;
 mod link;
 mod member;
 mod network;
@@ -81,6 +82,8 @@ pub trait Tables {
     fn tell(&self, event: &Event);
     /// [`stranger`], which the kernel's verifier is given as a function by itself.
     fn stranger<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
+    /// [`contradiction`], which the kernel's verifier is given as a function by itself.
+    fn contradiction<F: Frame + ?Sized>(&self, frame: &F, case: &Case) -> Option<Reason>;
     /// [`bind`], which the kernel's verifier is given as a function by itself.
     fn bind(&self, request: &Binding) -> bool;
     /// [`admit`], which the kernel's verifier is given as a function by itself.
@@ -237,10 +240,18 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
     if let Some(member) = tables.member_apart(client)
         && member.0.is_live(case.now_ns)
     {
-        match member::decide(frame, tables, config, member, case) {
+        // Apart from the member's own rules: the two have not room on the BPF stack together.
+        if contradicts(frame, tables, case) {
+            return;
+        }
+        match member::decide(tables, config, member, case) {
             Ok(()) => return,
             Err(why) => estranged = Some(why),
         }
+    }
+    // Of a member it has been asked.
+    if estranged.is_none() && contradicts_as_stranger(frame, tables, case) {
+        return;
     }
     give(frame, tables, config, estranged, case);
 }
@@ -250,7 +261,28 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
 pub fn decide_stranger<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place<'_>, case: &mut Case) {
     let Place { config, client, link } = place;
     read(frame, tables, *client, link, case);
+    if contradicts_as_stranger(frame, tables, case) {
+        return;
+    }
     give(frame, tables, config, None, case);
+}
+
+/// Whether a frame contradicts its source, for which it is dropped.
+#[inline(always)]
+fn contradicts<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, case: &mut Case) -> bool {
+    if identity::is_said(frame, &case.network)
+        && let Some(reason) = tables.contradiction(frame, case)
+    {
+        case.decision = Decision::drop(reason);
+        return true;
+    }
+    false
+}
+
+/// As [`contradicts`]. Of what extension headers lead to, a stranger is given nothing but listener reports, and so they need not be read.
+#[inline(always)]
+fn contradicts_as_stranger<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, case: &mut Case) -> bool {
+    !identity::is_extended(&case.network) && contradicts(frame, tables, case)
 }
 
 /// Reads the frame as far as everybody's are.
@@ -286,6 +318,12 @@ fn give<F: Frame + ?Sized, T: Tables>(
     if let Some(refused) = tables.admit(&request) {
         case.decision = Decision::drop(refused);
     }
+}
+
+/// Why a frame contradicts its source; nothing where it does not.
+#[inline(always)]
+pub fn contradiction<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, case: &Case) -> Option<Reason> {
+    identity::check(frame, tables, &case.network, case.client, case.now_ns)
 }
 
 /// What the rules say about a stranger's frame, before its budget is asked.

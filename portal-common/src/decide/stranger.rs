@@ -2,7 +2,6 @@
 
 use super::{
     Action, Decision, Request, Tables,
-    member::plays_gateway,
     network::{Kind as Header, Network},
     tcp::{self, Segment, TcpAnswer},
 };
@@ -27,9 +26,6 @@ pub(super) fn decide<F: Frame + ?Sized, T: Tables>(
 ) -> Decision {
     if let Some(fault) = network.fault {
         return Decision::drop(fault);
-    }
-    if let Some(reason) = plays_gateway(frame, network) {
-        return Decision::drop(reason);
     }
     match network.kind {
         Header::V4 => ipv4(frame, tables, config, zone, network),

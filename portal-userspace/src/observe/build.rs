@@ -323,6 +323,7 @@ impl FrameSpec {
         let remedy_v6 = "over IPv6 it is `--proto icmpv6`";
         let remedy_v4 = "over IPv4 it is `--proto icmp`";
         let given = self.src.or(self.dst);
+        let mac = self.mac.map_or(around.mac, |mac| mac.0);
         if let (Some(src), Some(dst)) = (self.src, self.dst)
             && src.is_ipv4() != dst.is_ipv4()
         {
@@ -342,18 +343,18 @@ impl FrameSpec {
             let pick = |address, otherwise| if let Some(IpAddr::V6(address)) = address { address } else { otherwise };
             let source = pick(self.src, around.host_v6.unwrap_or(HOST_V6));
             let destination = pick(self.dst, SITE_V6);
-            (EtherType::IPV6, self.ipv6(source, destination))
+            (EtherType::IPV6, self.ipv6(source, destination, mac))
         } else {
             let pick = |address, otherwise| if let Some(IpAddr::V4(address)) = address { address } else { otherwise };
             let source = pick(self.src, around.host_v4.unwrap_or(HOST_V4));
             let destination = pick(self.dst, SITE_V4);
-            (EtherType::IPV4, self.ipv4(source, destination))
+            (EtherType::IPV4, self.ipv4(source, destination, mac))
         })
     }
 
-    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr, mac: [u8; 6]) -> Vec<u8> {
         const FITS: &str = "the data's length was checked";
-        let data = self.data();
+        let data = self.data(mac);
         let (s, d) = (source.octets(), destination.octets());
         let (number, transport) = match self.protocol {
             Protocol::Tcp => {
@@ -381,9 +382,9 @@ impl FrameSpec {
         [&header.to_bytes()[..], &transport, &data].concat()
     }
 
-    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
+    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
         const FITS: &str = "the data's length was checked";
-        let data = self.data();
+        let data = self.data(mac);
         let (s, d) = (source.octets(), destination.octets());
         let (number, transport) = match self.protocol {
             Protocol::Tcp => {
@@ -451,19 +452,37 @@ impl FrameSpec {
         if self.icmp_type.is_none() { ECHO_ID } else { [0; 4] }
     }
 
-    fn data(&self) -> Vec<u8> {
+    fn data(&self, mac: [u8; 6]) -> Vec<u8> {
         if let Some(data) = &self.data {
             return data.clone();
         }
         match self.protocol {
             Protocol::Tcp | Protocol::Arp => Vec::new(),
             Protocol::Udp if self.dport.is_none_or(|port| port == 53) => DNS_QUERY.to_vec(),
+            // What the gate reads of them.
+            Protocol::Udp if self.dport == Some(DHCP_SERVER) => dhcp_discover(mac),
+            Protocol::Udp if self.dport == Some(DHCPV6_SERVER) => DHCPV6_SOLICIT.to_vec(),
             Protocol::Udp => vec![0; UDP_DATA],
             // Another message than an echo request has what its type says.
             Protocol::Icmp | Protocol::Icmpv6 if self.icmp_type.is_some() => Vec::new(),
             Protocol::Icmp | Protocol::Icmpv6 => vec![0; ECHO_DATA],
         }
     }
+}
+
+const DHCP_SERVER: u16 = 67;
+const DHCPV6_SERVER: u16 = 547;
+/// Type SOLICIT and a transaction's number, an identifier that is a number (DUID-UUID), and no time elapsed (RFC 8415).
+const DHCPV6_SOLICIT: [u8; 32] =
+    [1, 0, 0, 1, 0, 1, 0, 18, 0, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 8, 0, 2, 0, 0];
+
+/// A DHCPDISCOVER of this client (RFC 2131 section 2): the fixed fields, the options' mark, the message's type, and the end.
+fn dhcp_discover(mac: [u8; 6]) -> Vec<u8> {
+    let mut message = vec![0; 236];
+    message[..3].copy_from_slice(&[1, 1, 6]);
+    message[28..34].copy_from_slice(&mac);
+    message.extend([99, 130, 83, 99, 53, 1, 1, 255]);
+    message
 }
 
 /// Identifier and sequence number, 1 each.

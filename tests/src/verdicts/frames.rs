@@ -58,6 +58,8 @@ pub struct Arp {
     pub operation: u16,
     /// 1 for Ethernet.
     pub hardware: u16,
+    /// The hardware address the sender says is its own; where nothing is said, the frame's source.
+    pub sender_mac: Option<[u8; 6]>,
     /// The address the sender says is its own.
     pub sender: [u8; 4],
     /// The address it is about.
@@ -148,6 +150,15 @@ pub enum Payload {
     },
     /// A hop-by-hop header with a router alert, then an ICMPv6 message of this type.
     RouterAlert(u8),
+    /// These bytes of this IP protocol number.
+    Bytes {
+        /// The IP protocol number.
+        protocol: u8,
+        /// What they are, in words.
+        what: String,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
     /// Sixteen zeros of this IP protocol number.
     Other(u8),
 }
@@ -244,7 +255,7 @@ impl Arp {
         let mut bytes = self.hardware.to_be_bytes().to_vec();
         bytes.extend([8, 0, 6, 4]);
         bytes.extend(self.operation.to_be_bytes());
-        bytes.extend(source);
+        bytes.extend(self.sender_mac.unwrap_or(source));
         bytes.extend(self.sender);
         bytes.extend([0; 6]);
         bytes.extend(self.target);
@@ -322,6 +333,7 @@ impl Payload {
                 (17, bytes)
             }
             Self::Icmp(kind) => (1, vec![*kind, 0, 0, 0, 0, 0, 0, 0]),
+            Self::Icmpv6(133) => (58, vec![133, 0, 0, 0, 0, 0, 0, 0]),
             // As long as the longest that neighbour discovery demands.
             Self::Icmpv6(kind) => (58, [vec![*kind, 0, 0, 0], vec![0; 20]].concat()),
             Self::Advertisement(target) => (58, [&[136, 0, 0, 0, 0, 0, 0, 0][..], target].concat()),
@@ -329,6 +341,7 @@ impl Payload {
                 (58, [vec![*kind, *code], vec![0; len.saturating_sub(2)]].concat())
             }
             Self::RouterAlert(kind) => (0, vec![58, 0, 5, 2, 0, 0, 1, 0, *kind, 0, 0, 0, 0, 0, 0, 0]),
+            Self::Bytes { protocol, bytes, .. } => (*protocol, bytes.clone()),
             Self::Other(protocol) => (*protocol, vec![0; 16]),
         }
     }
@@ -362,6 +375,9 @@ impl Network {
             Self::Arp(arp) => {
                 let kind = if arp.operation == 1 { "request" } else { "reply" };
                 let mut text = format!("ARP {kind} of {}", Ipv4Addr::from(arp.sender));
+                if let Some(mac) = arp.sender_mac {
+                    add(&mut text, format_args!(" at {}", setting::who(mac)));
+                }
                 if arp.hardware != 1 {
                     add(&mut text, format_args!(", hardware type {}", arp.hardware));
                 }
@@ -461,6 +477,7 @@ impl Payload {
                 (format!("ICMPv6 type {kind} code {code}"), String::new(), format!(", {len} bytes"))
             }
             Self::RouterAlert(kind) => (format!("ICMPv6 type {kind}"), String::new(), ", behind a router alert".into()),
+            Self::Bytes { what, .. } => (what.clone(), String::new(), String::new()),
             Self::Other(protocol) => (format!("protocol {protocol}"), String::new(), String::new()),
         }
     }

@@ -12,7 +12,7 @@ use super::{
         ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, EXPIRED, FAST, FAST_V6, FORGOTTEN_V4, FREE, GARDEN_V4,
         GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LINK_LOCAL_V6, NAMED_V4,
         NAMED_V6, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4, RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4,
-        SITE_V6, SPENT, STRANGER,
+        SITE_V6, SPENT, STRANGER, who,
     },
 };
 
@@ -115,7 +115,7 @@ fn extended(extensions: &[(u8, u8)], payload: Payload) -> Frame {
 
 fn arp(operation: u16, sender: [u8; 4]) -> Frame {
     let destination = if operation == 1 { BROADCAST } else { GATEWAY_MAC };
-    let arp = Arp { operation, hardware: 1, sender, target: GATEWAY_V4, len: 28 };
+    let arp = Arp { operation, hardware: 1, sender_mac: None, sender, target: GATEWAY_V4, len: 28 };
     Frame { destination, ..frame(Network::Arp(arp)) }
 }
 
@@ -173,6 +173,41 @@ fn behind(payload: Payload, bytes: u32) -> Payload {
 
 fn udp(source_port: u16, destination_port: u16, data: usize) -> Payload {
     Payload::Udp { source_port, destination_port, data, length_error: 0 }
+}
+
+/// A DHCP client's message with this hardware address and these options.
+fn dhcp(mac: [u8; 6], options: &[u8]) -> Payload {
+    let mut bytes = [68u16.to_be_bytes(), 67u16.to_be_bytes()].concat();
+    let mut message = vec![0; 240];
+    message[..3].copy_from_slice(&[1, 1, 6]);
+    message[28..34].copy_from_slice(&mac);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend([53, 1, 1]);
+    message.extend(options);
+    message.push(255);
+    bytes.extend((8 + message.len() as u16).to_be_bytes());
+    bytes.extend([0; 2]);
+    bytes.extend(message);
+    let id = if options.is_empty() { "" } else { ", with options" };
+    Payload::Bytes { protocol: 17, what: format!("DHCP for {}{id}", who(mac)), bytes }
+}
+
+/// A DHCPv6 client's message, with an identifier (DUID-LL) that holds this address.
+fn dhcpv6(mac: [u8; 6]) -> Payload {
+    let message =
+        [&[1, 1, 2, 3, 0, 1, 0, 10, 0, 3, 0, 1][..], &mac, &[0, 8, 0, 2, 0, 0], &[0, 16, 0, 20], &[0; 20]].concat();
+    let mut bytes = [546u16.to_be_bytes(), 547u16.to_be_bytes()].concat();
+    bytes.extend((8 + message.len() as u16).to_be_bytes());
+    bytes.extend([0; 2]);
+    bytes.extend(message);
+    Payload::Bytes { protocol: 17, what: format!("DHCPv6 with the identifier of {}", who(mac)), bytes }
+}
+
+/// Neighbour discovery of this type about an address, with the link-layer address option of this type.
+fn discovery(kind: u8, target: [u8; 16], option: u8, mac: [u8; 6]) -> Frame {
+    let bytes = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option, 1], &mac].concat();
+    let what = format!("ICMPv6 type {kind} that says {}", who(mac));
+    with_v6(packet_v6(ALL_NODES_V6, Payload::Bytes { protocol: 58, what, bytes }), |p| p.hop_limit = 255)
 }
 
 fn any_udp() -> Payload {
@@ -317,7 +352,7 @@ fn members() -> Vec<Row> {
         pass(
             "DHCP from it, before it has an address",
             {
-                let frame = Frame { destination: BROADCAST, ..packet_v4([255; 4], udp(68, 67, 240)) };
+                let frame = Frame { destination: BROADCAST, ..packet_v4([255; 4], dhcp(GUEST, &[])) };
                 sent_from([0; 4], [0; 16], by(GUEST, frame))
             },
             R::Authorized,
@@ -490,26 +525,51 @@ fn link() -> Vec<Row> {
             frame(Network::Other { ether_type: 0x8100, payload: vec![0, 10] }),
             R::FrameTruncated,
         ),
+        drop("ARP that says another's hardware address", arp_but(|arp| arp.sender_mac = Some(OWNER)), R::ArpIdentity),
+        drop(
+            "the same from a guest with a session",
+            by(GUEST, arp_but(|arp| (arp.sender, arp.sender_mac) = (GUEST_V4, Some(OWNER)))),
+            R::ArpIdentity,
+        ),
+        drop(
+            "an ARP probe that says another's",
+            arp_but(|arp| (arp.sender, arp.sender_mac) = ([0; 4], Some(OWNER))),
+            R::ArpIdentity,
+        ),
         // DHCP
+        drop("DHCP for another station", packet_v4([255; 4], dhcp(OWNER, &[])), R::DhcpIdentity),
+        drop("the same from a guest with a session", by_guest(packet_v4([255; 4], dhcp(OWNER, &[]))), R::DhcpIdentity),
+        drop(
+            "DHCP with another's identifier",
+            packet_v4([255; 4], dhcp(STRANGER, &[61, 7, 1, 2, 0, 0, 0, 1, 7])),
+            R::DhcpIdentity,
+        ),
+        drop("DHCP without a message", v4(udp(68, 67, 240)), R::DhcpIdentity),
+        drop("DHCPv6 with another guest's identifier", v6(dhcpv6(OWNER)), R::DhcpIdentity),
+        drop("the same from a guest with a session", by_guest(v6(dhcpv6(OWNER))), R::DhcpIdentity),
+        drop("a DHCP server that sends from another port", v4(udp(9, 68, 240)), R::DhcpServer),
+        drop("a DHCPv6 server that sends from another port", v6(udp(9, 546, 60)), R::DhcpServer),
         pass(
             "a DHCP client without an address",
-            with_v4(Frame { destination: BROADCAST, ..packet_v4([255; 4], udp(68, 67, 240)) }, |p| p.source = [0; 4]),
+            with_v4(Frame { destination: BROADCAST, ..packet_v4([255; 4], dhcp(STRANGER, &[])) }, |p| {
+                p.source = [0; 4]
+            }),
             R::Dhcp,
         ),
         pass(
             "a DHCPv6 client",
-            with_v6(packet_v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2], udp(546, 547, 60)), |p| {
+            with_v6(packet_v6([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2], dhcpv6(STRANGER)), |p| {
                 p.source = LINK_LOCAL_V6;
             }),
             R::Dhcp,
         ),
-        pass("a DHCP client that renews at the gateway", packet_v4(GATEWAY_V4, udp(68, 67, 240)), R::Dhcp),
-        pass("a DHCPv6 client that asks the gateway", packet_v6(GATEWAY_V6, udp(546, 547, 60)), R::Dhcp),
-        refused("DHCP to the internet, as a tunnel would send", v4(udp(68, 67, 240))),
-        refused("DHCPv6 to the internet", v6(udp(546, 547, 60))),
+        pass("a DHCP client that renews at the gateway", packet_v4(GATEWAY_V4, dhcp(STRANGER, &[])), R::Dhcp),
+        pass("a DHCPv6 client that asks the gateway", packet_v6(GATEWAY_V6, dhcpv6(STRANGER)), R::Dhcp),
+        refused("DHCP to the internet, as a tunnel would send", v4(dhcp(STRANGER, &[]))),
+        refused("DHCPv6 to the internet", v6(dhcpv6(STRANGER))),
         drop(
             "DHCPv6 to a group beyond the link",
-            packet_v6([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3], udp(546, 547, 60)),
+            packet_v6([0xff, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 3], dhcpv6(STRANGER)),
             R::DestinationAddress,
         ),
         drop("a DHCP server among the guests", v4(udp(67, 68, 240)), R::DhcpServer),
@@ -524,6 +584,30 @@ fn icmp() -> Vec<Row> {
     };
     vec![
         pass("a neighbour solicitation", solicitation(135), R::NeighborDiscovery),
+        pass("one with its own address", discovery(135, GATEWAY_V6, 1, STRANGER), R::NeighborDiscovery),
+        drop("one with another's address", discovery(135, GATEWAY_V6, 1, OWNER), R::NeighborIdentity),
+        drop(
+            "a neighbour advertisement with another's address",
+            discovery(136, CLIENT_V6, 2, OWNER),
+            R::NeighborIdentity,
+        ),
+        drop("the same from a guest with a session", by_guest(discovery(136, GUEST_V6, 2, OWNER)), R::NeighborIdentity),
+        drop(
+            "neighbour discovery of a guest with a session, behind options",
+            with_v6(by_guest(discovery(136, GUEST_V6, 2, GUEST)), |p| {
+                p.extensions = vec![Extension { protocol: 60, units: 0 }];
+            }),
+            R::HiddenDiscovery,
+        ),
+        drop(
+            "the same in fragments",
+            with_v6(by_guest(discovery(136, GUEST_V6, 2, GUEST)), |p| {
+                p.extensions = vec![Extension { protocol: 44, units: 0 }];
+            }),
+            R::HiddenDiscovery,
+        ),
+        drop("an ICMP redirect", v4(Payload::Icmp(5)), R::RouterAdvertisement),
+        drop("the same from a guest with a session", by_guest(v4(Payload::Icmp(5))), R::RouterAdvertisement),
         pass(
             "one for duplicate address detection, from no address",
             with_v6(solicitation(135), |p| p.source = [0; 16]),
@@ -638,7 +722,7 @@ fn extensions() -> Vec<Row> {
         drop("eight extension headers", extended(&[DESTINATION; 8], segment_to(80, SYN)), R::ExtensionChain),
         drop(
             "a header beyond what is read of a frame",
-            extended(&[(60, 40), DESTINATION], any_udp()),
+            extended(&[(60, 127), DESTINATION], any_udp()),
             R::ExtensionChain,
         ),
         drop(
@@ -917,7 +1001,7 @@ fn budgets() -> Vec<Row> {
         spent("DNS over TCP over budget", packet_v4(GATEWAY_V4, segment_to(53, SYN)), R::BudgetDnsBytes),
         spent("ARP over budget", arp(1, CLIENT_V4), R::BudgetLink),
         spent("neighbour discovery over budget", solicitation(135), R::BudgetLink),
-        spent("DHCP over budget", packet_v4(GATEWAY_V4, udp(68, 67, 240)), R::BudgetLink),
+        spent("DHCP over budget", packet_v4(GATEWAY_V4, dhcp(STRANGER, &[])), R::BudgetLink),
         spent("EAPOL over budget", other(0x888e), R::BudgetLink),
         spent(
             "a listener report over budget",

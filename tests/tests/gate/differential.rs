@@ -73,7 +73,12 @@ const STRANGERS_PASS: [Reason; 11] = [
 
 /// What a frame of a client with a session may be dropped for: its limits, its address, what only the gateway may send, malformation, and a place
 /// where it has no session.
-const MEMBERS_DROP: [Reason; 13] = [
+const MEMBERS_DROP: [Reason; 18] = [
+    Reason::ArpIdentity,
+    Reason::NeighborIdentity,
+    Reason::DhcpIdentity,
+    Reason::HiddenDiscovery,
+    Reason::ExtensionChain,
     Reason::RateUp,
     Reason::QuotaSpent,
     Reason::SpoofedAddress,
@@ -234,13 +239,17 @@ fn source_v6() -> impl Strategy<Value = [u8; 16]> {
 fn arp() -> impl Strategy<Value = Arp> {
     let hardware = prop_oneof![9 => Just(1u16), 1 => any::<u16>()];
     let len = prop_oneof![9 => Just(28usize), 1 => 0..28usize];
-    (1..3u16, hardware, source_v4(), any::<[u8; 4]>(), len).prop_map(|(operation, hardware, sender, target, len)| Arp {
-        operation,
-        hardware,
-        sender,
-        target,
-        len,
-    })
+    let sender_mac = prop_oneof![6 => Just(None), 1 => Just(Some(OWNER))];
+    (1..3u16, hardware, sender_mac, source_v4(), any::<[u8; 4]>(), len).prop_map(
+        |(operation, hardware, sender_mac, sender, target, len)| Arp {
+            operation,
+            hardware,
+            sender_mac,
+            sender,
+            target,
+            len,
+        },
+    )
 }
 
 fn ipv4() -> BoxedStrategy<Ipv4> {
@@ -323,8 +332,73 @@ fn payload() -> BoxedStrategy<Payload> {
         1 => (kind(), 0..2u8, 2..30usize).prop_map(|(kind, code, len)| Payload::ShortIcmpv6 { kind, code, len }),
         2 => kind().prop_map(Payload::RouterAlert),
         2 => any::<u8>().prop_map(Payload::Other),
+        3 => discovery(),
+        2 => dhcp(),
     ]
     .boxed()
+}
+
+fn mac() -> impl Strategy<Value = [u8; 6]> {
+    prop::sample::select(vec![STRANGER, GUEST, OWNER, SETTLED, IDLE])
+}
+
+/// Neighbour discovery with some options, right ones and others.
+fn discovery() -> impl Strategy<Value = Payload> {
+    let option = prop_oneof![
+        6 => (1..3u8, mac()).prop_map(|(kind, mac)| [&[kind, 1][..], &mac].concat()),
+        2 => (any::<u8>(), 1..4u8).prop_map(|(kind, units)| {
+            let mut option = vec![kind, units];
+            option.resize(8 * usize::from(units), 0);
+            option
+        }),
+        1 => prop::collection::vec(any::<u8>(), 0..9),
+    ];
+    (prop::sample::select(vec![133u8, 135, 136]), source_v6(), prop::collection::vec(option, 0..7)).prop_map(
+        |(kind, target, options)| {
+            let head = if kind == 133 {
+                vec![kind, 0, 0, 0, 0, 0, 0, 0]
+            } else {
+                [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target].concat()
+            };
+            Payload::Bytes { protocol: 58, what: "discovery".into(), bytes: [head, options.concat()].concat() }
+        },
+    )
+}
+
+/// DHCP and DHCPv6 clients' messages with some options, right ones and others.
+fn dhcp() -> impl Strategy<Value = Payload> {
+    let v4_option = prop_oneof![
+        3 => mac().prop_map(|mac| [&[61, 7, 1][..], &mac].concat()),
+        3 => (any::<u8>(), prop::collection::vec(any::<u8>(), 0..12)).prop_map(|(kind, data)| [vec![kind, data.len() as u8], data].concat()),
+        1 => Just(vec![0]),
+        1 => Just(vec![255]),
+    ];
+    let v4 = (mac(), prop::bool::weighted(0.1), prop::collection::vec(v4_option, 0..26)).prop_map(
+        |(mac, relayed, options)| {
+            let mut message = vec![0; 240];
+            message[..3].copy_from_slice(&[1, 1, 6]);
+            message[24] = u8::from(relayed);
+            message[28..34].copy_from_slice(&mac);
+            message[236..].copy_from_slice(&[99, 130, 83, 99]);
+            message.extend(options.concat());
+            (68u16, 67u16, message)
+        },
+    );
+    let v6_option = prop_oneof![
+        2 => (prop::sample::select(vec![1u8, 2, 3]), mac()).prop_map(|(kind, mac)| {
+            let body = [&[0, kind, 0, 1][..], &[0; 4][..if kind == 1 { 4 } else { 0 }], &mac].concat();
+            [&[0, 1, 0, body.len() as u8][..], &body].concat()
+        }),
+        3 => (any::<u16>(), prop::collection::vec(any::<u8>(), 0..12)).prop_map(|(code, data)| {
+            [&code.to_be_bytes()[..], &(data.len() as u16).to_be_bytes(), &data].concat()
+        }),
+    ];
+    let v6 = (1..13u8, prop::collection::vec(v6_option, 0..16))
+        .prop_map(|(kind, options)| (546u16, 547u16, [vec![kind, 1, 2, 3], options.concat()].concat()));
+    prop_oneof![v4, v6].prop_map(|(from, to, message)| {
+        let head = [from.to_be_bytes(), to.to_be_bytes(), (8 + message.len() as u16).to_be_bytes(), [0; 2]].concat();
+        Payload::Bytes { protocol: 17, what: "DHCP".into(), bytes: [head, message].concat() }
+    })
 }
 
 fn tcp() -> BoxedStrategy<Tcp> {

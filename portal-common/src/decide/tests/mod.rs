@@ -1,5 +1,7 @@
 //! What takes time, or many frames: budgets, addresses, limits, events. What a single frame gets, the verdict table shows.
 
+mod identity;
+
 use super::*;
 use crate::{
     budget::Limit,
@@ -357,6 +359,9 @@ fn each_budget_is_a_burst_and_then_a_rate() {
         // Another stranger has a budget of its own, and an hour is not more than the burst.
         let mut other = frame.clone();
         other[6..12].copy_from_slice(&OTHER);
+        if sentence == "ARP" {
+            other[22..28].copy_from_slice(&OTHER);
+        }
         assert_eq!(world.send(&other).class(), Some(class), "{sentence}");
         world.sleep(3600 * S);
         let (count, _) = world.until_refused(&frame);
