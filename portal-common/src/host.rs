@@ -13,8 +13,8 @@ use crate::{
     event::Event,
     frame::Frame,
     tables::{
-        AddressHash, AddressWord, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress,
-        OwnedWord, Service, ServiceKey, Session, Zone,
+        Address, AddressHash, AddressWord, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig,
+        OwnedAddress, OwnedWord, Service, ServiceKey, Session, Source, Zone,
     },
 };
 
@@ -40,6 +40,8 @@ pub struct HostTables {
     pub services: HashMap<ServiceKey, Service>,
     /// The walled garden, by prefix.
     pub garden: Vec<GardenRow>,
+    /// Which addresses are a zone's own, by prefix.
+    pub sources: Vec<(GardenRow, Source)>,
     /// The walled garden, as learned: until when.
     pub learned: HashMap<ServiceKey, u64>,
     /// Who uses which address.
@@ -68,6 +70,7 @@ impl HostTables {
             states: Vec::new(),
             services: HashMap::new(),
             garden: Vec::new(),
+            sources: Vec::new(),
             learned: HashMap::new(),
             owners: RefCell::default(),
             strangers: HashMap::new(),
@@ -129,16 +132,13 @@ impl Tables for HostTables {
     }
 
     fn garden(&self, destination: &GardenKey) -> bool {
-        let wanted = bits(destination);
-        self.garden.iter().any(|(length, row)| {
-            let shift = GardenKey::ALL_BITS - length;
-            let row = bits(row);
-            if shift < 128 {
-                row.0 == wanted.0 && row.1 >> shift == wanted.1 >> shift
-            } else {
-                row.0 >> (shift - 128) == wanted.0 >> (shift - 128)
-            }
-        })
+        self.garden.iter().any(|row| holds(row, destination))
+    }
+
+    fn is_own_source(&self, client: &ClientKey, address: Address) -> bool {
+        let key = GardenKey::of_source(client.zone(), address);
+        let found = self.sources.iter().filter(|(row, _)| holds(row, &key));
+        found.max_by_key(|((length, _), _)| *length).is_some_and(|(_, source)| *source == Source::Own)
     }
 
     fn learned_until(&self, destination: &ServiceKey) -> Option<u64> {
@@ -193,6 +193,17 @@ impl Tables for HostTables {
 
     fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+}
+
+/// Whether the prefix of this row holds the key.
+fn holds((length, row): &GardenRow, key: &GardenKey) -> bool {
+    let shift = GardenKey::ALL_BITS - length;
+    let (row, wanted) = (bits(row), bits(key));
+    if shift < 128 {
+        row.0 == wanted.0 && row.1 >> shift == wanted.1 >> shift
+    } else {
+        row.0 >> (shift - 128) == wanted.0 >> (shift - 128)
     }
 }
 

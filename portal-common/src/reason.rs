@@ -218,6 +218,7 @@ reasons! {
     77 NeighborIdentity Dropped "neighbor_identity" "Neighbour discovery with a link-layer address that is not the frame's source, or that cannot be read to its end (RFC 4861 section 4.6.1).";
     78 DhcpIdentity Dropped "dhcp_identity" "A DHCP client's message for another station, from a relay, or that cannot be read to its end (RFC 7039).";
     79 HiddenDiscovery Dropped "hidden_discovery" "Neighbour discovery or DHCPv6 behind extension headers or in fragments (RFC 6980, RFC 7113).";
+    80 ForeignSource Dropped "foreign_source" "A source address that is not of this network (BCP 38, RFC 2827).";
 }
 
 /// Room for reasons in a counter block: a power of two, so that an index can be masked.

@@ -17,7 +17,7 @@ use portal_common::{
 use crate::{
     packet::Packet,
     recent::rest,
-    tables::{Kernel, Program, case, look_up},
+    tables::{Kernel, Program, case, is_own_source, look_up},
 };
 
 /// No lookup below needs the interface: the zone is known by now.
@@ -34,6 +34,13 @@ pub(crate) fn call_find(client: ClientKey) -> Option<u32> {
         0 => None,
         number => Some((number - 1) as u32),
     }
+}
+
+/// [`is_own_source`], across registers.
+#[inline(always)]
+pub(crate) fn call_source(client: ClientKey, address: Address) -> bool {
+    let [high, low] = address.words();
+    portal_source(client.to_word(), high, low) != 0
 }
 
 /// [`rest`], across registers.
@@ -87,6 +94,12 @@ pub(crate) fn call_bind(live: bool, request: &Binding) -> bool {
 #[inline(never)]
 extern "C" fn portal_find(client: u64) -> u64 {
     look_up(ClientKey::from_word(client)).map_or(0, |(slot, _)| u64::from(slot) + 1)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_source(client: u64, high: u64, low: u64) -> u32 {
+    u32::from(is_own_source(ClientKey::from_word(client).zone(), Address::from_words([high, low])))
 }
 
 #[unsafe(no_mangle)]

@@ -59,6 +59,10 @@ pub(crate) static SERVICES: HashMap<ServiceKey, u32, 4096> = HashMap::new();
 #[btf_map]
 pub(crate) static GARDEN: LpmTrie<GardenKey, u32, 16_384> = LpmTrie::new();
 
+/// Which addresses clients of a zone may have, by prefix: [`portal_common::tables::Source`].
+#[btf_map]
+pub(crate) static SOURCES: LpmTrie<GardenKey, u32, 1024> = LpmTrie::new();
+
 /// The walled garden, as learned from DNS: until when.
 #[btf_map]
 pub(crate) static LEARNED: HashMap<ServiceKey, u64, 16_384> = HashMap::new();

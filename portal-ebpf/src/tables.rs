@@ -14,15 +14,16 @@ use portal_common::{
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
-        AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, CookieKeys, GardenKey,
-        GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
+        Address, AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, CookieKeys,
+        GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, Source, ZONE_PROBES,
+        ZONE_ROWS, Zone,
     },
 };
 
 use crate::apart;
 use crate::maps::{
     CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, SERVICES,
-    STRANGERS, ZONES,
+    SOURCES, STRANGERS, ZONES,
 };
 use crate::recent;
 use crate::word::KernelWord;
@@ -49,6 +50,32 @@ pub(crate) fn case<'a>(of: Program) -> Option<&'a mut Case> {
     // SAFETY: the row has the case's size and is aligned like it; zeroed, as it is at first, it is a case too. It is this CPU's own, and one frame is
     // done with before the next: no program is interrupted by another run of itself.
     Some(unsafe { &mut *row.cast() })
+}
+
+/// The kernel's key is a length of four bytes, then the data, which the BPF stack holds only where eight bytes are aligned.
+#[repr(C, align(8))]
+struct Aligned {
+    padding: u32,
+    key: Key<GardenKey>,
+}
+
+impl Aligned {
+    /// Of which all bits count.
+    #[inline(always)]
+    fn whole(key: GardenKey) -> Self {
+        let aligned = Self { padding: 0, key: Key::new(GardenKey::ALL_BITS, key) };
+        let _ = aligned.padding;
+        aligned
+    }
+}
+
+/// Whether clients of this zone may have this address.
+#[inline(always)]
+pub(crate) fn is_own_source(zone: Zone, address: Address) -> bool {
+    // SAFETY: one aligned word.
+    SOURCES
+        .get(&Aligned::whole(GardenKey::of_source(zone, address)).key)
+        .is_some_and(|&source| source == Source::Own as u32)
 }
 
 /// How many events a CPU may tell in a second, and at once: enough to see what is going on.
@@ -134,15 +161,12 @@ impl<const L: bool> Tables for Kernel<L> {
 
     #[inline(always)]
     fn garden(&self, destination: &GardenKey) -> bool {
-        /// The kernel's key is a length of four bytes, then the data, which the BPF stack holds only where eight bytes are aligned.
-        #[repr(C, align(8))]
-        struct Aligned {
-            padding: u32,
-            key: Key<GardenKey>,
-        }
-        let aligned = Aligned { padding: 0, key: Key::new(GardenKey::ALL_BITS, *destination) };
-        let _ = aligned.padding;
-        GARDEN.get(&aligned.key).is_some()
+        GARDEN.get(&Aligned::whole(*destination).key).is_some()
+    }
+
+    #[inline(always)]
+    fn is_own_source(&self, client: &ClientKey, address: Address) -> bool {
+        apart::call_source(*client, address)
     }
 
     #[inline(always)]

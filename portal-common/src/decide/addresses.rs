@@ -6,8 +6,8 @@ use crate::{
     protocol as p,
     reason::Reason,
     tables::{
-        Address, AddressWord, Bindings, ClientKey, MAX_BINDINGS, OwnedAddress, OwnedWord, Service, ServiceKey,
-        Strictness,
+        Address, AddressWord, Bindings, ClientKey, GateConfig, MAX_BINDINGS, OwnedAddress, OwnedWord, Service,
+        ServiceKey, Strictness,
     },
     word::Word,
 };
@@ -45,6 +45,17 @@ impl Conflict {
             }
         }
     }
+}
+
+/// Whether an address is one that no client of this network may have (BCP 38, RFC 3704). A link-local address stays on the link.
+#[inline(always)]
+pub(super) fn is_foreign<T: Tables>(tables: &T, config: &GateConfig, client: &ClientKey, claimed: Address) -> bool {
+    const LINK_LOCAL: u64 = 0xfe80 >> 6;
+    config.checks_sources()
+        && !matches!(config.strictness(), Strictness::Off)
+        && claimed != Address::UNSPECIFIED
+        && claimed.words()[0] >> 54 != LINK_LOCAL
+        && !tables.is_own_source(client, claimed)
 }
 
 /// Whether another than this client may use the address at this instant.

@@ -15,6 +15,8 @@ pub(super) enum Estranged {
     Idle,
     /// It uses an address that is not, or cannot become, its own.
     Address,
+    /// It uses an address that is not of this network: what is dropped of members and strangers alike.
+    Foreign,
 }
 
 /// Decides, unless the client must be treated as a stranger.
@@ -40,9 +42,13 @@ pub(super) fn decide<T: Tables>(
     if !matches!(strictness, Strictness::Off)
         && claimed != Address::UNSPECIFIED
         && !addresses::is_bound(&state.bindings, tables.address_hash().word(claimed))
-        && !tables.bind(&Binding { client, claimed, slot: session.slot(), strictness, now_ns })
     {
-        return Err(Estranged::Address);
+        if addresses::is_foreign(tables, config, &client, claimed) {
+            return Err(Estranged::Foreign);
+        }
+        if !tables.bind(&Binding { client, claimed, slot: session.slot(), strictness, now_ns }) {
+            return Err(Estranged::Address);
+        }
     }
     let load = Load::frame(u64::from(network.frame_len()));
     let charged = if T::LIVE {

@@ -56,6 +56,8 @@ pub trait Tables {
     fn service(&self, destination: &ServiceKey) -> Option<Service>;
     /// Whether the walled garden has a prefix that holds this destination, with just this port.
     fn garden(&self, destination: &GardenKey) -> bool;
+    /// Whether clients of this client's zone may have this address, by its prefix.
+    fn is_own_source(&self, client: &ClientKey, address: Address) -> bool;
     /// Until when a destination that was learned from DNS is in the walled garden: nanoseconds of CLOCK_MONOTONIC.
     fn learned_until(&self, destination: &ServiceKey) -> Option<u64>;
     /// Whether this client's packets from this address need not be looked at, by [`crate::tables::RecentPass`].
@@ -246,6 +248,10 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
         }
         match member::decide(tables, config, member, case) {
             Ok(()) => return,
+            Err(Estranged::Foreign) => {
+                case.decision = Decision::drop(Reason::ForeignSource);
+                return;
+            }
             Err(why) => estranged = Some(why),
         }
     }
@@ -317,6 +323,9 @@ fn give<F: Frame + ?Sized, T: Tables>(
     };
     if let Some(refused) = tables.admit(&request) {
         case.decision = Decision::drop(refused);
+    } else if addresses::is_foreign(tables, config, &request.client, request.claimed) {
+        // After the budget, so that a flood costs no look at it.
+        case.decision = Decision::drop(Reason::ForeignSource);
     }
 }
 

@@ -22,7 +22,7 @@ pub use known_answer::{
     KnownAnswer, KnownPlace, asked, is_known,
 };
 pub use recent::{RecentPass, Seal, SealKeys, recent_row, rests_until};
-pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey};
+pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey, Source};
 pub use session::{ClientKey, Rate, Session};
 pub use zone::{Attachment, GateConfig, HttpsPolicy, MAX_ZONES, Strictness, ZONE_PROBES, ZONE_ROWS, Zone, ZoneRow};
 

@@ -157,6 +157,12 @@ impl GardenKey {
         Self { zone: zone.bytes(), port: port.to_be_bytes(), protocol: protocol as u32, address }
     }
 
+    /// The row of this address among those that say which addresses are a zone's own.
+    #[inline(always)]
+    pub const fn of_source(zone: Zone, address: Address) -> Self {
+        Self::new(zone, 0, 0, address)
+    }
+
     /// Its zone.
     pub const fn zone(&self) -> Zone {
         Zone::from_bytes(self.zone)
@@ -178,6 +184,16 @@ impl GardenKey {
     pub const fn port(&self) -> u16 {
         u16::from_be_bytes(self.port)
     }
+}
+
+/// What the longest prefix of a source says; where there is none, the source is foreign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Source {
+    /// Clients of the zone may have it.
+    Own = 1,
+    /// It is of the gateway's or of another network's.
+    Foreign = 2,
 }
 
 /// An address in a zone, which at most one client uses.

@@ -170,6 +170,7 @@ const SHADOW: u32 = 2;
 const GARDEN: u32 = 4;
 const NAMES: u32 = 8;
 const CAPTURING: u32 = 16;
+const SOURCES: u32 = 64;
 /// Zero, as everything, stands for what is done where nothing is said.
 const UNCOUNTED: u32 = 32;
 
@@ -298,6 +299,18 @@ impl GateConfig {
     #[inline(always)]
     pub const fn is_accounting(&self) -> bool {
         !self.has(UNCOUNTED)
+    }
+
+    /// With a look at whether clients' addresses are of this network, or without.
+    #[must_use]
+    pub const fn with_source_check(self, check: bool) -> Self {
+        self.with_flag(SOURCES, check)
+    }
+
+    /// Whether clients' addresses must be of this network.
+    #[inline(always)]
+    pub const fn checks_sources(&self) -> bool {
+        self.has(SOURCES)
     }
 
     /// Whether the zone is configured, enforces, and captures nothing.

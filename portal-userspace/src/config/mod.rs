@@ -34,7 +34,7 @@ pub use values::{
     AbsolutePath, Clients, Count, GroupName, InterfaceName, PortalUrl, SessionLength, Terms, Title, ZoneName,
 };
 pub use vlan::Vlan;
-pub use zone::{AntiSpoofing, Guest, Https, Ntp, NtpOverride, PortalOverride, ZoneConfig, ZoneSection};
+pub use zone::{AntiSpoofing, Guest, Https, Ntp, NtpOverride, PortalOverride, SourceCheck, ZoneConfig, ZoneSection};
 
 /// Every key with its meaning, its unit and its default: a configuration that says what an empty one means.
 pub const REFERENCE: &str = include_str!("reference.toml");

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -60,6 +61,17 @@ impl std::fmt::Display for AntiSpoofing {
     }
 }
 
+/// Which addresses clients may send from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceCheck {
+    /// Any.
+    Off,
+    /// Those of the network's own prefixes, and of the prefixes behind its clients.
+    #[default]
+    Network,
+}
+
 /// The first guest network: `[guest]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +96,12 @@ pub struct Guest {
     /// The strictness about clients' addresses.
     #[serde(default)]
     pub anti_spoofing: AntiSpoofing,
+    /// Which addresses clients may send from.
+    #[serde(default)]
+    pub sources: SourceCheck,
+    /// Prefixes that are routed to clients of the network: theirs too.
+    #[serde(default)]
+    pub downstream: Vec<IpNet>,
     /// Decide and count, but let everything pass.
     #[serde(default)]
     pub shadow: bool,
@@ -112,6 +130,12 @@ pub struct ZoneSection {
     /// As [`Guest::anti_spoofing`].
     #[serde(default)]
     pub anti_spoofing: AntiSpoofing,
+    /// As [`Guest::sources`].
+    #[serde(default)]
+    pub sources: SourceCheck,
+    /// As [`Guest::downstream`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downstream: Vec<IpNet>,
     /// As [`Guest::shadow`].
     #[serde(default)]
     pub shadow: bool,
@@ -260,7 +284,9 @@ impl Config {
 
 impl ZoneSection {
     fn guest(&self) -> Guest {
-        let Self { name, interface, vlan, gateway, xdp_mode, https, anti_spoofing, shadow, .. } = self;
+        let Self {
+            name, interface, vlan, gateway, xdp_mode, https, anti_spoofing, sources, downstream, shadow, ..
+        } = self;
         Guest {
             name: name.clone(),
             interface: interface.clone(),
@@ -269,6 +295,8 @@ impl ZoneSection {
             xdp_mode: *xdp_mode,
             https: *https,
             anti_spoofing: *anti_spoofing,
+            sources: *sources,
+            downstream: downstream.clone(),
             shadow: *shadow,
         }
     }
@@ -276,7 +304,8 @@ impl ZoneSection {
     /// Everything of the network written out, so that nothing is taken from the sections that all share.
     pub(super) fn all(zone: &ZoneConfig) -> Self {
         let ZoneConfig { guest, xdp_mode, portal, dns, ntp, garden, session, budgets } = zone;
-        let Guest { name, interface, vlan, gateway, xdp_mode: _, https, anti_spoofing, shadow } = guest.clone();
+        let Guest { name, interface, vlan, gateway, xdp_mode: _, https, anti_spoofing, sources, downstream, shadow } =
+            guest.clone();
         Self {
             name,
             interface,
@@ -285,6 +314,8 @@ impl ZoneSection {
             xdp_mode: Some(*xdp_mode),
             https,
             anti_spoofing,
+            sources,
+            downstream,
             shadow,
             portal: PortalOverride::all(portal),
             session: SessionLimitsOverride::all(session),

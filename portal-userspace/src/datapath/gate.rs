@@ -29,6 +29,7 @@ use super::{
     recent,
     secrets::Secrets,
     sessions::SessionTable,
+    sources::Sources,
     xdp,
     zones::ZoneTables,
 };
@@ -129,6 +130,7 @@ impl Gate {
                 &take(&mut ebpf, "ZONES")?,
                 take(&mut ebpf, "CONFIG")?,
                 take(&mut ebpf, "SERVICES")?,
+                Sources::new(take(&mut ebpf, "SOURCES")?),
             )?,
             owners: Owners::new(take(&mut ebpf, "OWNERS")?, sessions.address_hash()),
             sessions,

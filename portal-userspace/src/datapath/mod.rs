@@ -18,6 +18,7 @@ pub mod pins;
 mod recent;
 pub mod secrets;
 pub mod sessions;
+mod sources;
 mod xdp;
 pub mod zones;
 

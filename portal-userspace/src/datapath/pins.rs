@@ -41,6 +41,8 @@ pub(crate) const MAX_SERVICES: u32 = 4096;
 pub(crate) const MAX_ATTACHMENTS: u32 = 256;
 /// How many prefixes the walled gardens have, in all zones together.
 pub(crate) const MAX_GARDEN: u32 = 16_384;
+/// How many prefixes of clients' own addresses there are, in all zones together.
+pub(crate) const MAX_SOURCES: u32 = 1024;
 /// How many destinations are learned from DNS, in all zones together.
 pub(crate) const MAX_LEARNED: u32 = 16_384;
 /// How many strangers' budgets are remembered.
@@ -135,6 +137,7 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
         map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),
         map("GARDEN", MapType::LpmTrie, trie_key, index, MAX_GARDEN),
+        map("SOURCES", MapType::LpmTrie, trie_key, index, MAX_SOURCES),
         map("LEARNED", MapType::Hash, service, size_of::<u64>(), MAX_LEARNED),
         map("COOKIE_KEYS", MapType::Array, index, size_of::<CookieKeys>(), 1),
         map("COUNTERS", MapType::PerCpuArray, index, size_of::<Counters>(), COUNTER_ROWS),

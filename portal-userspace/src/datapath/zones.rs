@@ -7,13 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap, MapData};
+use ipnet::IpNet;
 use network_types::ip::IpProto;
 use portal_common::{
     decide::ANY_VLAN,
-    tables::{Address, Attachment, GateConfig, Service, ServiceKey, ZONE_ROWS, Zone, ZoneRow},
+    tables::{Address, Attachment, GateConfig, Service, ServiceKey, Source, ZONE_ROWS, Zone, ZoneRow},
 };
 
-use super::{attachments::AttachmentTable, mapped::Mapped, pins::MAX_SERVICES};
+use super::{attachments::AttachmentTable, mapped::Mapped, pins::MAX_SERVICES, sources::Sources};
 
 const TCP: u8 = IpProto::Tcp as u8;
 const UDP: u8 = IpProto::Udp as u8;
@@ -37,6 +38,8 @@ pub struct ZonePolicy {
     pub listeners: Vec<SocketAddr>,
     /// The time servers that strangers may ask.
     pub ntp: Vec<IpAddr>,
+    /// Which addresses its clients may have, and which within those not.
+    pub sources: Vec<(IpNet, Source)>,
 }
 
 /// The tables that say which zones there are.
@@ -44,6 +47,7 @@ pub struct ZoneTables {
     zones: AttachmentTable,
     configs: Array<MapData, GateConfig>,
     services: HashMap<MapData, ServiceKey, u32>,
+    sources: Sources,
 }
 
 impl ZonePolicy {
@@ -67,12 +71,13 @@ impl ZonePolicy {
 
 impl ZoneTables {
     /// The tables in these maps.
-    pub fn new(
+    pub(super) fn new(
         zones: &Array<MapData, ZoneRow>,
         configs: Array<MapData, GateConfig>,
         services: HashMap<MapData, ServiceKey, u32>,
+        sources: Sources,
     ) -> Result<Self> {
-        Ok(Self { zones: AttachmentTable::new(Mapped::new(zones)?), configs, services })
+        Ok(Self { zones: AttachmentTable::new(Mapped::new(zones)?), configs, services, sources })
     }
 
     /// Tables of their own, that no program reads.
@@ -82,6 +87,7 @@ impl ZoneTables {
             zones: AttachmentTable::new(Mapped::create(ZONE_ROWS)?),
             configs: Array::create(portal_common::tables::MAX_ZONES, 0).context(context)?,
             services: HashMap::create(MAX_SERVICES, 0).context(context)?,
+            sources: Sources::create()?,
         })
     }
 
@@ -90,6 +96,7 @@ impl ZoneTables {
         let ZonePolicy { zone, attachment, config, .. } = policy;
         let destinations = policy.destinations();
         self.fill_services(*zone, &destinations)?;
+        self.sources.fill(*zone, &policy.sources)?;
         self.configure(*zone, config.with_services(destinations.keys()))?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
         self.zones.insert(*attachment, *zone)?;
@@ -111,6 +118,7 @@ impl ZoneTables {
     pub fn remove(&mut self, zone: Zone) -> Result<()> {
         self.detach_where(|_, number| number == zone);
         self.configure(zone, GateConfig::UNFILLED)?;
+        self.sources.fill(zone, &[])?;
         self.fill_services(zone, &Map::new())
     }
 
@@ -191,6 +199,7 @@ mod tests {
             resolvers: (0..resolvers).map(|n| IpAddr::from([10, octet, (n >> 8) as u8, n as u8])).collect(),
             listeners: (0..listeners).map(|n| SocketAddr::from(([192, 0, octet, 1], 8080 + n))).collect(),
             ntp: vec![IpAddr::from([192, 0, octet, 123])],
+            sources: vec![(IpNet::from(IpAddr::from([192, 0, octet, 0])), Source::Own)],
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp},
@@ -37,6 +38,8 @@ pub struct Interface {
     pub v6: Vec<Ipv6Addr>,
     /// Link-local IPv6 addresses, of the master where there is one.
     pub v6_link_local: Vec<Ipv6Addr>,
+    /// The prefixes of all its addresses but link-local ones, sorted: who is on this link has an address of these.
+    pub prefixes: Vec<IpNet>,
     /// Whether the driver takes VLAN tags off before XDP sees a frame.
     pub strips_vlan_tags: bool,
     /// Whether the driver hands XDP frames that lie in several buffers.
@@ -179,6 +182,9 @@ impl Interface {
                     .iter()
                     .any(|a| matches!(a, AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed)));
             let address = local_address(&message);
+            if let Some(prefix) = address.filter(|_| !failed).and_then(|address| link_prefix(address, &message)) {
+                self.prefixes.push(prefix);
+            }
             match address {
                 // Another station has it.
                 Some(_) if failed => {}
@@ -189,7 +195,17 @@ impl Interface {
                 None => {}
             }
         }
+        self.prefixes.sort_unstable();
+        self.prefixes.dedup();
         Ok(())
+    }
+}
+
+/// The prefix of the link that an address is on; None for what is the link's own.
+fn link_prefix(address: IpAddr, message: &AddressMessage) -> Option<IpNet> {
+    match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => None,
+        address => IpNet::new(address, message.header.prefix_len).ok().map(|prefix| prefix.trunc()),
     }
 }
 

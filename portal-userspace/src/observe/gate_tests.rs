@@ -68,6 +68,7 @@ fn bench() -> (Bench, Rest) {
         resolvers: vec![[192, 0, 2, 53].into()],
         listeners: Vec::new(),
         ntp: Vec::new(),
+        sources: Vec::new(),
     };
     zones.fill(&policy).unwrap();
     let zones = Mutex::new(zones);

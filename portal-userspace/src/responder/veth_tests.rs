@@ -482,6 +482,7 @@ fn a_linux_client_gets_whole_answers_through_the_gate() {
             resolvers: Vec::new(),
             listeners: Vec::new(),
             ntp: Vec::new(),
+            sources: Vec::new(),
         };
         maps.zones.fill(&zone).unwrap();
         gate.program().unwrap().attach_to_if_index(ifindex, XdpMode::Driver).unwrap();

@@ -56,6 +56,7 @@ pub fn run(effort: &Effort) -> Result<Findings> {
             resolvers: Vec::new(),
             listeners: Vec::new(),
             ntp: Vec::new(),
+            sources: Vec::new(),
         };
         maps.zones.fill(&policy)?;
         let store = SessionStore::over(maps.sessions, maps.owners)?;

@@ -47,6 +47,7 @@ impl LoadedGate {
             resolvers: vec![[192, 0, 2, 1].into()],
             listeners: vec![([192, 0, 2, 1], 8080).into()],
             ntp: Vec::new(),
+            sources: Vec::new(),
         };
         maps.zones.fill(&policy)?;
         let mut loaded = Self { gate, maps, clients };

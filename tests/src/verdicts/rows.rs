@@ -9,10 +9,10 @@ use portal_common::{
 use super::{
     frames::{Ack, Arp, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
     setting::{
-        ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, EXPIRED, FAST, FAST_V6, FORGOTTEN_V4, FREE, GARDEN_V4,
-        GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LINK_LOCAL_V6, NAMED_V4,
-        NAMED_V6, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4, RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4,
-        SITE_V6, SPENT, STRANGER, who,
+        ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, ELSEWHERES_V4, ELSEWHERES_V6, EXPIRED, FAST, FAST_V6,
+        FORGOTTEN_V4, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE,
+        LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4, RESOLVER_V6,
+        SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, who,
     },
 };
 
@@ -487,6 +487,34 @@ fn zones() -> Vec<Row> {
             "three of which two are a zone's",
             tagged(&[(0x88a8, 100), (0x8100, 20), (0x8100, 1)], v6(any_udp())),
             R::VlanTags,
+        ),
+        drop(
+            "a stranger from an address that is not of the network",
+            sent_from([198, 51, 100, 9], SITE_V6, packet_v4(GATEWAY_V4, segment_to(8080, SYN))),
+            R::ForeignSource,
+        ),
+        drop(
+            "the same over IPv6",
+            sent_from(SITE_V4, NTP_V6, packet_v6(GATEWAY_V6, segment_to(8080, SYN))),
+            R::ForeignSource,
+        ),
+        drop("ARP about such an address", arp(2, [198, 51, 100, 9]), R::ForeignSource),
+        drop(
+            "a guest with a session from such an address",
+            sent_from([198, 51, 100, 9], NTP_V6, by(GUEST, v4(any_udp()))),
+            R::ForeignSource,
+        ),
+        drop("the same over IPv6", sent_from([198, 51, 100, 9], NTP_V6, by(GUEST, v6(any_udp()))), R::ForeignSource),
+        drop(
+            "a guest with a session from the gateway's address on another interface",
+            sent_from(ELSEWHERES_V4, ELSEWHERES_V6, by(GUEST, v4(any_udp()))),
+            R::ForeignSource,
+        ),
+        drop("the same over IPv6", sent_from(ELSEWHERES_V4, ELSEWHERES_V6, by(GUEST, v6(any_udp()))), R::ForeignSource),
+        pass(
+            "anything where addresses are not looked at",
+            vlan(30, sent_from([198, 51, 100, 9], NTP_V6, by(FREE, v4(any_udp())))),
+            R::Authorized,
         ),
         drop("a group address as the source MAC", by([3, 0, 0, 0, 0, 1], v4(any_udp())), R::SourceMac),
         drop("a zero source MAC", by([0; 6], v4(any_udp())), R::SourceMac),

@@ -6,12 +6,13 @@ use std::{
 };
 
 use anyhow::Result;
+use ipnet::IpNet;
 use portal_common::{
     budget::{Class, Limit},
     host::HostTables,
     tables::{
         Address, AddressHash, Attachment, Bindings, ClientKey, ClientState, CookieKeys, Flow, GardenKey, GateConfig,
-        HttpsPolicy, MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Strictness, Zone,
+        HttpsPolicy, MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Source, Strictness, Zone,
     },
 };
 use portal_userspace::datapath::{gate::GateMaps, zones::ZonePolicy};
@@ -47,6 +48,10 @@ pub const GUEST_V4: [u8; 4] = [192, 0, 2, 51];
 pub const OWNED_V4: [u8; 4] = [192, 0, 2, 57];
 /// [`SETTLED`]'s first address.
 pub const SETTLED_V4: [u8; 4] = [192, 0, 2, 60];
+/// The gateway's, on another interface.
+pub const ELSEWHERES_V4: [u8; 4] = [192, 0, 2, 253];
+/// As [`ELSEWHERES_V4`].
+pub const ELSEWHERES_V6: [u8; 16] = in_guests(0xfd);
 /// The gateway: resolver, login page.
 pub const GATEWAY_V4: [u8; 4] = [192, 0, 2, 1];
 /// A resolver beyond the gateway.
@@ -244,6 +249,7 @@ impl Setting {
                 resolvers,
                 listeners,
                 ntp,
+                sources: Vec::new(),
             })?;
             maps.zones.configure(*zone, GateConfig::UNFILLED)?;
         }
@@ -272,6 +278,14 @@ impl Setting {
             host.zones.insert(policy.attachment, policy.zone);
             host.configs.insert(policy.zone, policy.config);
             host.services.extend(policy.destinations());
+            host.sources.extend(policy.sources.iter().map(|(prefix, source)| {
+                let (bits, address) = match prefix {
+                    IpNet::V4(v4) => (GardenKey::V4_BITS, Address::from(IpAddr::V4(v4.network()))),
+                    IpNet::V6(v6) => (0, Address::from(IpAddr::V6(v6.network()))),
+                };
+                let row = GardenKey::of_source(policy.zone, address);
+                ((GardenKey::EXACT_BITS + bits + u32::from(prefix.prefix_len()), row), *source)
+            }));
         }
         for (attachment, zone) in &self.unfilled {
             host.zones.insert(*attachment, *zone);
@@ -291,7 +305,7 @@ impl Setting {
 
 /// What applies to a zone.
 pub fn config_of(zone: Zone) -> GateConfig {
-    let config = Class::ALL.iter().fold(GateConfig::new(GATEWAY_MAC), |config, class| {
+    let config = Class::ALL.iter().fold(GateConfig::new(GATEWAY_MAC).with_source_check(true), |config, class| {
         config.with_limit(*class, if zone == SPENDTHRIFT { Limit::NOTHING } else { Limit::NONE })
     });
     match zone {
@@ -312,7 +326,15 @@ fn policy(attachment: Attachment, zone: Zone) -> ZonePolicy {
         resolvers: [both(GATEWAY_V4, GATEWAY_V6), both(RESOLVER_V4, RESOLVER_V6)].concat(),
         listeners: both(GATEWAY_V4, GATEWAY_V6).into_iter().map(|address| (address, 8080).into()).collect(),
         ntp: if zone == STRICT || zone == SPENDTHRIFT { both(NTP_V4, NTP_V6) } else { Vec::new() },
+        sources: sources(),
     }
+}
+
+/// The guests' prefixes, and an address of the gateway's within.
+fn sources() -> Vec<(IpNet, Source)> {
+    let own = ["192.0.2.0/24", "2001:db8:1::/64"].map(|prefix| (prefix.parse().expect("a prefix"), Source::Own));
+    let foreign = [IpAddr::from(ELSEWHERES_V4), IpAddr::from(ELSEWHERES_V6)].map(|a| (IpNet::from(a), Source::Foreign));
+    own.into_iter().chain(foreign).collect()
 }
 
 fn clients() -> Vec<Client> {

@@ -73,7 +73,8 @@ const STRANGERS_PASS: [Reason; 11] = [
 
 /// What a frame of a client with a session may be dropped for: its limits, its address, what only the gateway may send, malformation, and a place
 /// where it has no session.
-const MEMBERS_DROP: [Reason; 18] = [
+const MEMBERS_DROP: [Reason; 19] = [
+    Reason::ForeignSource,
     Reason::ArpIdentity,
     Reason::NeighborIdentity,
     Reason::DhcpIdentity,

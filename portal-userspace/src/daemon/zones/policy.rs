@@ -1,13 +1,16 @@
 //! From a network's configuration to what the gate is told.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use portal_common::{
     budget::{Class, Limit},
-    tables::{GateConfig, HttpsPolicy, Strictness, Zone},
+    tables::{GateConfig, HttpsPolicy, Source, Strictness, Zone},
 };
 
 use super::setup::ZoneSetup;
 use crate::{
-    config::{AntiSpoofing, Bucket, Budgets, Https, ZoneConfig},
+    config::{AntiSpoofing, Bucket, Budgets, Https, SourceCheck, ZoneConfig},
     datapath::zones::ZonePolicy,
 };
 
@@ -23,7 +26,23 @@ pub(in crate::daemon) fn zone_policy(setup: &ZoneSetup, zone: Zone, xsk_base: u3
         resolvers: effective.resolvers.clone(),
         listeners: effective.services.clone(),
         ntp: effective.zone.ntp.servers.clone(),
+        sources: sources(setup),
     }
+}
+
+/// The network's own prefixes and those behind its clients, without the addresses of this machine, of whatever interface: whoever has one of those on the
+/// wire would be taken for the gateway.
+fn sources(setup: &ZoneSetup) -> Vec<(IpNet, Source)> {
+    let ZoneSetup { effective, network, local, .. } = setup;
+    let own =
+        network.prefixes.iter().chain(&effective.zone.guest.downstream).map(|prefix| (prefix.trunc(), Source::Own));
+    // The network's own gateway has rows and a reason of its own.
+    let elsewhere = |address: &IpAddr| {
+        own.clone().any(|(prefix, _)| prefix.contains(address)) && network.addresses().all(|own| own != *address)
+    };
+    let of_gateway =
+        local.iter().filter(|address| elsewhere(address)).map(|address| (IpNet::from(*address), Source::Foreign));
+    own.clone().chain(of_gateway).collect()
 }
 
 fn gate_config(zone: &ZoneConfig, gateway_mac: [u8; 6]) -> GateConfig {
@@ -41,6 +60,7 @@ fn gate_config(zone: &ZoneConfig, gateway_mac: [u8; 6]) -> GateConfig {
     let config = GateConfig::new(gateway_mac)
         .with_https(https)
         .with_strictness(strictness)
+        .with_source_check(matches!(guest.sources, SourceCheck::Network))
         .with_shadow(guest.shadow)
         .with_accounting(session.accounting)
         .with_rate_burst_ns(session.rate_burst.ns());
@@ -76,17 +96,18 @@ mod tests {
 
     #[test]
     fn an_empty_configuration_means_the_gates_own_defaults() {
-        assert_eq!(told(""), GateConfig::new(MAC));
+        assert_eq!(told(""), GateConfig::new(MAC).with_source_check(true));
     }
 
     #[test]
     fn each_key_becomes_what_it_says() {
-        let base = GateConfig::new(MAC);
+        let base = GateConfig::new(MAC).with_source_check(true);
         let table = [
             ("https = \"alert\"\n", base.with_https(HttpsPolicy::Alert)),
             ("https = \"drop\"\n", base.with_https(HttpsPolicy::Drop)),
             ("anti_spoofing = \"off\"\n", base.with_strictness(Strictness::Off)),
             ("anti_spoofing = \"strict\"\n", base.with_strictness(Strictness::Strict)),
+            ("sources = \"off\"\n", base.with_source_check(false)),
             ("shadow = true\n", base.with_shadow(true)),
             ("[session]\nrate_burst = \"20ms\"\n", base.with_rate_burst_ns(20_000_000)),
             ("[session]\naccounting = false\n", base.with_accounting(false)),
