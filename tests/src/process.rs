@@ -83,7 +83,7 @@ pub fn succeed(command: &mut Command) -> Result<String> {
 pub fn sh(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let program = words.next().context("an empty command line")?;
-    succeed(Command::new(program).args(words))
+    succeed(portal_tools::command(program).args(words))
 }
 
 /// Waits until the condition gives a value.

@@ -367,7 +367,7 @@ async fn who_is_neither_root_nor_a_member_is_refused_by_the_server_too() {
     let curl = |uid: u32, gid: u32| {
         let socket = daemon.socket();
         tokio::task::spawn_blocking(move || {
-            let mut curl = std::process::Command::new("curl");
+            let mut curl = portal_tools::command("curl");
             curl.args(["-s", "-m", "10", "-w", "\n%{http_code}", "--unix-socket"])
                 .arg(socket)
                 .arg("http://portald/v1/status");

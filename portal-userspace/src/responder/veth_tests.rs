@@ -6,7 +6,6 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-    process::Command,
     sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, mpsc},
     thread,
     time::{Duration, Instant},
@@ -59,7 +58,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let done = portal_tools::command("ip").args(arguments.split(' ')).output().unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 

@@ -471,7 +471,7 @@ async fn where_the_page_cannot_listen_the_error_names_address_cause_and_remedy()
 
 /// Runs curl in the thread's network namespace; its output, and on the last line the status.
 fn curl(words: &[&str]) -> String {
-    let output = std::process::Command::new("curl")
+    let output = portal_tools::command("curl")
         .args(["-sS", "-m", "10", "-w", "\n%{http_code}"])
         .args(words)
         .output()

@@ -275,7 +275,7 @@ fn capture_writes_a_clients_frames_with_what_was_done_with_them() -> Result<()> 
     a_guest(&lab.guest)?;
 
     let read = |filter: &str| -> Result<Vec<String>> {
-        let mut tshark = std::process::Command::new("tshark");
+        let mut tshark = portal_tools::command("tshark");
         tshark.args(["-n", "-r", &path, "-Y", filter, "-T", "fields", "-e", "frame.comment"]);
         Ok(run(&mut tshark, Duration::from_secs(20))?.success()?.lines().map(str::to_owned).collect())
     };

@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     net::{Shutdown, TcpStream},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -106,7 +105,7 @@ fn portalctl_says_what_is_wrong() -> Result<()> {
 
 /// Runs the program as a user without any right, even one to the directories that the program is in.
 fn as_nobody(program: &Path, arguments: &[&str]) -> Result<Output> {
-    let mut command = Command::new("sh");
+    let mut command = portal_tools::command("sh");
     command.args([
         "-c",
         "exec 9<\"$0\" && exec setpriv --reuid=65534 --regid=65534 --clear-groups /proc/self/fd/9 \"$@\"",
@@ -123,7 +122,7 @@ fn the_lab_refuses_whoever_is_not_root_and_says_why() -> Result<()> {
     }
     // Root, but of a user namespace only.
     let as_rootless = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new("unshare");
+        let mut command = portal_tools::command("unshare");
         run(command.args(["--user", "--map-root-user", program]).args(arguments), Duration::from_secs(10))
     };
     // In a chroot the kernel makes no user namespaces (user_namespaces(7)), and an administrator can forbid them.
