@@ -13,6 +13,7 @@ use crate::{
     clients::http::{self, Family, Response},
     lab::SITE_PAGE,
     portald::{portalctl, portalctl_line},
+    removal,
     table::{Step, draw},
 };
 
@@ -71,6 +72,7 @@ struct Steps(Vec<Step>);
 impl Steps {
     /// Adds a step: the value says what came, the error what is wrong with it.
     fn add(&mut self, what: impl Display, expected: &str, result: Result<String>) {
+        drop(removal::give_way());
         let ok = result.is_ok();
         let got = result.unwrap_or_else(|e: Error| format!("{e:#}"));
         self.0.push(Step { what: what.to_string(), expected: expected.to_owned(), got, ok });

@@ -17,6 +17,7 @@ use crate::{
     addresses::GUEST_INTERFACE,
     lab::Lab,
     process::{Output, Service, run, wait_for},
+    removal,
 };
 
 /// How long portald may take to answer after it was started.
@@ -128,6 +129,8 @@ impl Portald {
 
 impl Drop for Portald {
     fn drop(&mut self) {
+        // At a signal the removal ends it.
+        drop(removal::give_way());
         if let Err(e) = self.service.stop() {
             eprintln!("lab: {e:#}");
         }
@@ -235,6 +238,10 @@ fn directory_of_binaries() -> Result<PathBuf> {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "cargo looks for the compiler on the caller's PATH, in the caller's order"
+        )]
         let mut build = Command::new(cargo);
         build
             .args(["build", "--quiet", "--bins", "--profile", profile])
