@@ -119,12 +119,12 @@ impl Namespace {
             let shown = succeed(self.service("ss").args(["-H", "-tln", &filter])).ok()?;
             (!shown.trim().is_empty()).then_some(())
         };
-        wait_for(&format!("a listener on port {port}"), Duration::from_secs(10), listens)
+        wait_for(&format!("a listener on port {port}"), Duration::from_mins(1), listens)
     }
 
     /// Waits until something listens there.
     pub(crate) fn wait_for_port(&self, to: IpAddr, port: u16) -> Result<()> {
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_mins(1);
         wait_for(&format!("a listener on {to} port {port}"), limit, || self.connect(to, port, limit).ok())?;
         Ok(())
     }

@@ -518,9 +518,9 @@ fn captured(bytes: u8) -> CapturedFrame {
     }
 }
 
-/// Waits until the kernel's table is so, at most five seconds.
+/// Waits until the kernel's table is so.
 async fn captures(daemon: &Daemon, clients: &[ClientKey]) {
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         if daemon.kernel.0.lock().unwrap().iter().eq(clients) {
             return;
         }

@@ -411,15 +411,21 @@ async fn one_client_that_holds_connections_open_does_not_keep_the_others_out() {
     }
     let others = site.ask_from("127.0.0.3", get("/")).await;
     assert_eq!(others.status(), StatusCode::OK);
-    // Of the twenty, three are open: the others have been closed.
-    let mut open = 0;
-    for stream in &mut held {
-        let mut byte = [0];
-        if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut byte)).await.is_err() {
-            open += 1;
+    // Of the twenty, three are open: the others have been closed, or will be when a loaded machine comes to it. After five seconds none
+    // is open: they send no whole head.
+    let until = Instant::now() + Duration::from_millis(2500);
+    loop {
+        let mut open = 0;
+        for stream in &mut held {
+            let mut byte = [0];
+            if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut byte)).await.is_err() {
+                open += 1;
+            }
+        }
+        if open <= 3 || Instant::now() > until {
+            break assert_eq!(open, 3);
         }
     }
-    assert_eq!(open, 3);
     // The phone's other address counts as the same client.
     let mut stream = TcpStream::connect(site.v6).await.unwrap();
     let mut byte = [0];

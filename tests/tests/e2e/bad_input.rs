@@ -77,7 +77,7 @@ fn a_second_portald_is_refused_and_the_first_goes_on() -> Result<()> {
     assert_refused("a second portald with its own socket", &refused(&lab, &other_socket)?, 1, &["another portald"]);
     a_stranger(&lab.guest)?;
     done(&lab, &["status"])?;
-    assert!(first.stop(Duration::from_secs(5))?.success());
+    assert!(first.stop(Duration::from_secs(30))?.success());
     Ok(())
 }
 
@@ -210,7 +210,7 @@ fn whatever_comes_on_port_80_gets_its_fixed_answer() -> Result<()> {
         // Half of a request is answered as a bad one (RFC 9112 section 8).
         ["closed", "answered_400"].iter().all(|name| grown.get(*name) >= Some(&2)).then_some(())
     };
-    wait_for("two closed connections and two answered with 400", Duration::from_secs(5), counted)
+    wait_for("two closed connections and two answered with 400", Duration::from_secs(30), counted)
         .with_context(|| format!("{:?}", Counters::read(&lab).map(|now| now.since(&before))))?;
     a_stranger(&lab.guest)?;
     assert!(portald.is_running()?);
