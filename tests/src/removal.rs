@@ -244,14 +244,14 @@ fn remove(lab: &str) {
     for name in namespaces() {
         let etc = Path::new(NETNS_ETC).join(name);
         if etc.exists() {
-            complain(fs::remove_dir_all(etc));
+            complain(fs::remove_dir_all(&etc).with_context(|| format!("cannot remove {}", etc.display())));
         }
     }
     // Only if no namespace needs it.
     let _ = fs::remove_dir(NETNS_ETC);
     // Last, and only then: whoever finds the directory finds what else there is of the lab.
     if directory.exists() && !namespaces().any(|name| there(&name)) {
-        complain(fs::remove_dir_all(directory));
+        complain(fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display())));
     }
 }
 
