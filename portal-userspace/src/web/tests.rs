@@ -125,14 +125,18 @@ async fn a_stranger_accepts_the_terms_and_is_in_and_logs_out_again_over_both_fam
         assert!(!site.is_in(PHONE));
 
         let answer = site.ask_from(from, post("/login", "accept=yes")).await;
-        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &"/".parse().unwrap()));
+        // Whole, and another page than that with the form: links would show the one that it has.
+        let after = "http://192.0.2.1:8080/online".parse().unwrap();
+        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &after));
         assert!(site.is_in(PHONE), "the kernel has it before the answer");
-        let page = site.ask_from(from, get("/")).await;
+        let page = site.ask_from(from, get("/online")).await;
         assert!(text(&page).contains("You are online") && text(&page).contains(r#"action="/logout""#));
 
         let answer = site.ask_from(from, post("/logout", "")).await;
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        let start = "http://192.0.2.1:8080/".parse().unwrap();
+        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &start));
         assert!(!site.is_in(PHONE));
+        assert!(text(&site.ask_from(from, get("/online")).await).contains("Accept and connect"), "not a lie later");
         assert!(text(&site.ask_from(from, get("/")).await).contains("Accept and connect"));
     }
 }
