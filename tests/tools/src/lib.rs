@@ -75,7 +75,7 @@ mod tests {
         let system = SYSTEM.join(":");
         for (sentence, path, behind) in [
             ("nothing", "", ""),
-            ("what hides the system's", "/root/.pyenv/shims:/usr/bin", ":/root/.pyenv/shims"),
+            ("what hides the system's", "/home/x/.pyenv/shims:/usr/bin", ":/home/x/.pyenv/shims"),
             ("the system's own in another order", "/bin:/sbin:/usr/bin:/usr/sbin", ""),
             ("an empty entry, which would be the working directory", "/a::/b", ":/a:/b"),
         ] {
