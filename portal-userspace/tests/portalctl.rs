@@ -200,7 +200,7 @@ impl Daemon {
 }
 
 fn portalctl(socket: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portalctl"));
+    let mut command = portal_tools::command(env!("CARGO_BIN_EXE_portalctl"));
     command.arg("--socket").arg(socket).env_remove("PORTAL_SOCKET");
     command
 }
@@ -314,7 +314,7 @@ fn without_permission_it_names_the_group_that_has_it() {
     let program = daemon.directory.path().join("portalctl");
     std::fs::copy(env!("CARGO_BIN_EXE_portalctl"), &program).unwrap();
     let run_as = |uid: u32, gid: u32| {
-        let mut command = Command::new(&program);
+        let mut command = portal_tools::command(&program);
         command.arg("--socket").arg(daemon.socket()).arg("status").uid(uid).gid(gid);
         command.output().unwrap()
     };
@@ -468,7 +468,7 @@ fn an_operator_watches_events_and_captures_frames() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(child.wait().unwrap().success());
-    let output = Command::new("tshark")
+    let output = portal_tools::command("tshark")
         .args(["-T", "fields", "-e", "frame.comment", "-e", "frame.interface_name", "-r"])
         .arg(&file)
         .output()
@@ -496,9 +496,9 @@ fn ctrl_c_ends_a_capture_with_a_whole_file() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let id = child.id().to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(portal_tools::command("kill").args(["-INT", &id]).status().unwrap().success());
     assert!(child.wait().unwrap().success());
-    let output = Command::new("capinfos").arg(&file).output().expect("capinfos is installed");
+    let output = portal_tools::command("capinfos").arg(&file).output().expect("capinfos is installed");
     assert!(output.status.success(), "{output:?}");
 }
 

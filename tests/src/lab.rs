@@ -4,7 +4,6 @@ use std::{
     fs,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -190,7 +189,7 @@ fn build(name: &str, directory: &Path, options: Options) -> Result<([Namespace; 
     let (guest, other, gateway, internet) = (guest?, other?, gateway?, internet?);
     let bpf = directory.join("bpf");
     fs::create_dir(&bpf)?;
-    succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpf)).context("cannot mount a bpffs")?;
+    succeed(portal_tools::command("mount").args(["-t", "bpf", "bpf"]).arg(&bpf)).context("cannot mount a bpffs")?;
     for namespace in [&guest, &other, &gateway, &internet] {
         no_address_detection(namespace)?;
     }

@@ -22,4 +22,4 @@ mod xdp_pass;
 pub use lab::{Lab, Options};
 pub use namespace::Namespace;
 pub use portald::{Portald, Settings};
-pub use removal::wait_for_signal;
+pub use removal::{announce_and_wait_for_signal, exit, remove_on_signal};

@@ -50,14 +50,15 @@ impl Namespace {
     /// `ip netns exec` would hide. It dies with the thread that starts it.
     pub fn service(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = dies_with_its_starter();
-        command.arg("nsenter").arg(format!("--net={}", self.path().display())).arg(program);
+        command.arg(portal_tools::program("nsenter")).arg(format!("--net={}", self.path().display()));
+        command.arg(portal_tools::program(program));
         command
     }
 
     /// A command for a service that runs on one CPU only, and on no other (taskset(1)).
     pub fn service_on(&self, cpu: usize, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.service("taskset");
-        command.args(["--cpu-list", &cpu.to_string()]).arg(program);
+        command.args(["--cpu-list", &cpu.to_string()]).arg(portal_tools::program(program));
         command
     }
 
@@ -65,14 +66,18 @@ impl Namespace {
     /// that starts it.
     pub fn client(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = dies_with_its_starter();
-        command.args(["ip", "netns", "exec", &self.name]).arg(program);
+        command
+            .arg(portal_tools::program("ip"))
+            .args(["netns", "exec", &self.name])
+            .arg(portal_tools::program(program));
         command
     }
 
     /// A client whose processes are all gone when the first of them is: it has a process namespace of its own.
     pub fn client_tree(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.client("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]).arg(program);
+        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(portal_tools::program(program));
         command
     }
 
@@ -114,19 +119,19 @@ impl Namespace {
             let shown = succeed(self.service("ss").args(["-H", "-tln", &filter])).ok()?;
             (!shown.trim().is_empty()).then_some(())
         };
-        wait_for(&format!("a listener on port {port}"), Duration::from_secs(10), listens)
+        wait_for(&format!("a listener on port {port}"), Duration::from_mins(1), listens)
     }
 
     /// Waits until something listens there.
     pub(crate) fn wait_for_port(&self, to: IpAddr, port: u16) -> Result<()> {
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_mins(1);
         wait_for(&format!("a listener on {to} port {port}"), limit, || self.connect(to, port, limit).ok())?;
         Ok(())
     }
 }
 
 fn dies_with_its_starter() -> Command {
-    let mut command = Command::new("setpriv");
+    let mut command = portal_tools::command("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
     command
 }

@@ -17,10 +17,11 @@ use crate::{
     addresses::GUEST_INTERFACE,
     lab::Lab,
     process::{Output, Service, run, wait_for},
+    removal,
 };
 
 /// How long portald may take to answer after it was started.
-const START_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// The configuration that portald is given; the rest has its defaults.
 #[derive(Debug, Clone)]
@@ -128,6 +129,8 @@ impl Portald {
 
 impl Drop for Portald {
     fn drop(&mut self) {
+        // At a signal the removal ends it.
+        drop(removal::give_way());
         if let Err(e) = self.service.stop() {
             eprintln!("lab: {e:#}");
         }
@@ -169,22 +172,22 @@ pub fn without_budgets(config: &str) -> String {
     format!("{config}\n[budgets]\n{off}")
 }
 
-/// Runs portald in the lab's gateway with this text as its configuration, for as long as 20 s: for one that must refuse.
+/// Runs portald in the lab's gateway with this text as its configuration, for as long as a minute: for one that must refuse.
 pub fn refused(lab: &Lab, config: &str) -> Result<Output> {
     let path = lab.directory().join("refused.toml");
     fs::write(&path, config)?;
-    run(lab.gateway.service(binary("portald")?).arg("--config").arg(path), Duration::from_secs(20))
+    run(lab.gateway.service(binary("portald")?).arg("--config").arg(path), START_LIMIT)
 }
 
-/// Runs portald in the lab's gateway with these arguments, for as long as 5 s.
+/// Runs portald in the lab's gateway with these arguments, for as long as a minute.
 pub fn portald(lab: &Lab, arguments: &[&str]) -> Result<Output> {
-    run(lab.gateway.service(binary("portald")?).args(arguments), Duration::from_secs(5))
+    run(lab.gateway.service(binary("portald")?).args(arguments), START_LIMIT)
 }
 
 /// Runs portalctl on the lab's portald.
 pub fn portalctl(lab: &Lab, arguments: &[&str]) -> Result<Output> {
     let mut command = lab.gateway.service(binary("portalctl")?);
-    run(command.arg("--socket").arg(socket(lab)).args(arguments), Duration::from_secs(10))
+    run(command.arg("--socket").arg(socket(lab)).args(arguments), START_LIMIT)
 }
 
 /// Starts portalctl on the lab's portald, for what goes on until it is stopped. What it prints is in a log of this name.
@@ -235,6 +238,10 @@ fn directory_of_binaries() -> Result<PathBuf> {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "cargo looks for the compiler on the caller's PATH, in the caller's order"
+        )]
         let mut build = Command::new(cargo);
         build
             .args(["build", "--quiet", "--bins", "--profile", profile])

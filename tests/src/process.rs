@@ -73,17 +73,20 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     Ok(Output { code: status.and_then(|s| s.code()), stdout: text(stdout), stderr: text(stderr), took })
 }
 
-/// Runs the command for at most 10 s and demands success.
+/// How long a command may take that is no measurement: nothing waits for as long where all is well, and a loaded machine is slow.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Runs the command for at most a minute and demands success.
 pub fn succeed(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
-    run(command, Duration::from_secs(10))?.success().context(shown)
+    run(command, PATIENCE)?.success().context(shown)
 }
 
-/// Runs a command line, split at its spaces, for at most 10 s and demands success.
+/// Runs a command line, split at its spaces, for at most a minute and demands success.
 pub fn sh(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let program = words.next().context("an empty command line")?;
-    succeed(Command::new(program).args(words))
+    succeed(portal_tools::command(program).args(words))
 }
 
 /// Waits until the condition gives a value.

@@ -3,12 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{ErrorKind, Write as _},
+    io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
-    process::Command,
     sync::{
-        Mutex, MutexGuard, Once, PoisonError,
-        atomic::{AtomicI32, Ordering},
+        Arc, LazyLock, Mutex, MutexGuard, Once, PoisonError,
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     thread,
     time::Duration,
@@ -23,6 +22,7 @@ use rustix::{
 };
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
     iterator::Signals,
 };
 
@@ -42,15 +42,52 @@ const OWNER: &str = "owner";
 
 /// The labs of this process, with their locked owner files.
 static OURS: Mutex<BTreeMap<String, File>> = Mutex::new(BTreeMap::new());
+/// A signal has come that ends this process.
+static SIGNALLED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// No exit code has been chosen.
-const UNSET: i32 = -1;
-/// With what the process exits when a signal ends it.
-static EXIT_CODE: AtomicI32 = AtomicI32::new(UNSET);
+/// With what the process exits at a signal that is its ordinary end; [`INTERRUPTED`] where none has been announced.
+static EXIT_CODE: AtomicI32 = AtomicI32::new(INTERRUPTED);
+/// A signal interrupts what the process is at: it exits with 128 and the signal's number.
+const INTERRUPTED: i32 = -1;
+/// The signals that end a process with labs, and what they are called.
+const SIGNALS: [(i32, &str); 3] = [(SIGINT, "SIGINT"), (SIGTERM, "SIGTERM"), (SIGHUP, "SIGHUP")];
 
-/// Waits until a signal ends this process, which then removes its labs and exits with this code.
-pub fn wait_for_signal(exit_code: i32) -> ! {
-    EXIT_CODE.store(exit_code, Ordering::Relaxed);
+/// Prints the text, which says that a signal is the end, and waits for it; the process then removes its labs and exits with this code.
+///
+/// A signal that came before is no such end: then nothing is printed any more.
+pub fn announce_and_wait_for_signal(text: &str, exit_code: i32) -> ! {
+    {
+        // Held, so that the removal sees both the text and the code, or neither.
+        let _held = give_way();
+        println!("{text}");
+        EXIT_CODE.store(exit_code, Ordering::Relaxed);
+    }
+    wait_for_the_end()
+}
+
+/// Tells the error, if there is one, and exits with this code, unless a signal came before, whose exit it then is.
+pub fn exit(code: i32, error: Option<&str>) -> ! {
+    // Held until the end, so that a signal from now on is too late to say anything else.
+    let _held = give_way();
+    if let Some(error) = error {
+        eprintln!("{error}");
+    }
+    std::process::exit(code)
+}
+
+/// Lets a signal that has come end the process. What came of a step is worth nothing from then on: the terminal sends Ctrl-C to the
+/// step's own processes as well, and the removal takes away what the step is made of.
+pub(crate) fn give_way() -> impl Drop {
+    let held = ours();
+    if SIGNALLED.load(Ordering::SeqCst) {
+        drop(held);
+        wait_for_the_end()
+    }
+    held
+}
+
+/// Waits for the thread that a signal has woken or will wake, and that ends the process.
+fn wait_for_the_end() -> ! {
     loop {
         thread::park();
     }
@@ -207,21 +244,21 @@ fn remove(lab: &str) {
     for name in namespaces() {
         let etc = Path::new(NETNS_ETC).join(name);
         if etc.exists() {
-            complain(fs::remove_dir_all(etc));
+            complain(fs::remove_dir_all(&etc).with_context(|| format!("cannot remove {}", etc.display())));
         }
     }
     // Only if no namespace needs it.
     let _ = fs::remove_dir(NETNS_ETC);
     // Last, and only then: whoever finds the directory finds what else there is of the lab.
     if directory.exists() && !namespaces().any(|name| there(&name)) {
-        complain(fs::remove_dir_all(directory));
+        complain(fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display())));
     }
 }
 
 /// Kills what still runs in a namespace of ours: nothing else can be in there.
 fn end_processes(namespace: &str) {
     for _ in 0..50 {
-        let list = run(Command::new("ip").args(["netns", "pids", namespace]), Duration::from_secs(5));
+        let list = run(portal_tools::command("ip").args(["netns", "pids", namespace]), Duration::from_secs(5));
         let Ok(list) = list else { return complain(list) };
         let own = i32::try_from(std::process::id()).ok();
         let pids = list.stdout.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
@@ -235,27 +272,43 @@ fn end_processes(namespace: &str) {
         }
         thread::sleep(Duration::from_millis(20));
     }
-    eprintln!("lab: processes in {namespace} do not end");
+    say(&format!("processes in {namespace} do not end"));
 }
 
 fn complain<T, E: std::fmt::Debug>(result: std::result::Result<T, E>) {
     if let Err(e) = result {
-        eprintln!("lab: {e:?}");
+        say(&format!("{e:?}"));
     }
 }
 
-/// Removes this process's labs when a signal ends it; then it exits as a shell reports that signal.
-fn remove_on_signal() {
+/// Tells the user, who may be gone: after SIGHUP the terminal takes nothing any more, and the removal must go on.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "lab: {text}");
+}
+
+/// Removes this process's labs when a signal ends it; then it exits as a shell reports that signal, and says so.
+pub fn remove_on_signal() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).expect("these signals can be caught");
+        // First: who gives way relies on the thread.
+        let mut signals = Signals::new(SIGNALS.map(|(signal, _)| signal)).expect("these signals can be caught");
+        for (signal, _) in SIGNALS {
+            // In the handler itself: the thread may be late, and whoever sees the signal's consequences has to see it, too.
+            flag::register(signal, Arc::clone(&SIGNALLED)).expect("these signals can be caught");
+        }
         thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 // Held until the exit, so that no thread starts or removes a lab meanwhile.
                 let ours = ours();
+                // Read before anything is removed: what breaks by that must not pass for the ordinary end.
+                let announced = EXIT_CODE.load(Ordering::Relaxed);
+                if announced == INTERRUPTED {
+                    let name =
+                        SIGNALS.iter().find(|(number, _)| *number == signal).map_or("a signal", |(_, name)| name);
+                    say(&format!("interrupted by {name}; removes what it has made"));
+                }
                 ours.keys().for_each(|lab| remove(lab));
-                let chosen = EXIT_CODE.load(Ordering::Relaxed);
-                std::process::exit(if chosen == UNSET { 128 + signal } else { chosen });
+                std::process::exit(if announced == INTERRUPTED { 128 + signal } else { announced });
             }
         });
     });

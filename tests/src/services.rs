@@ -6,7 +6,6 @@ use std::{
     fs::File,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    process::Command,
 };
 
 use anyhow::{Context as _, Result};
@@ -59,7 +58,7 @@ pub(crate) fn nginx(internet: &Namespace, directory: &Path) -> Result<Service> {
     File::create(root.join("big"))?.set_len(BIG_FILE)?;
     let (key, certificate) = (directory.join("site.key"), directory.join("site.pem"));
     succeed(
-        Command::new("openssl")
+        portal_tools::command("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
             .args(["-subj", "/CN=Portal's lab", "-addext", "subjectAltName=DNS:*.example,DNS:*.example.com"])
             .arg("-keyout")

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 use crate::child::{Interrupts, named};
-use crate::environment;
 
 /// Asked by Debian's maintainer scripts before they start a service: invoke-rc.d(8), deb-systemd-invoke(1).
 const POLICY: &str = "/usr/sbin/policy-rc.d";
@@ -59,7 +58,7 @@ pub(crate) fn download(packages: &[String], directory: &Path, interrupts: &Inter
 ///
 /// Nothing is installed. What it would have to remove for that does not matter here.
 pub(crate) fn would_install(package: &str) -> Result<Vec<String>> {
-    let mut command = environment::command("apt-get");
+    let mut command = portal_tools::command("apt-get");
     command.args(["--simulate", "-qq", "--no-install-recommends", "install", package]).env("LC_ALL", "C");
     // `Inst name (version release [architecture])`, and what is to be removed and configured.
     let names: Vec<_> = answer(&mut command)?
@@ -74,7 +73,7 @@ pub(crate) fn would_install(package: &str) -> Result<Vec<String>> {
 
 /// The package of this name's own series that `package` depends on by exact version.
 pub(crate) fn depends_exactly(package: &str) -> Result<String> {
-    let mut command = environment::command("apt-cache");
+    let mut command = portal_tools::command("apt-cache");
     command.args(["--no-all-versions", "show", package]).env("LC_ALL", "C");
     let shown = answer(&mut command)?;
     exact_dependency(&shown).with_context(|| {
@@ -122,7 +121,7 @@ fn tail(text: &str) -> String {
 }
 
 fn apt_get() -> Command {
-    let mut command = environment::command("apt-get");
+    let mut command = portal_tools::command("apt-get");
     command
         // apt must never remove a package for us: it says what is in the way instead.
         .args(["-qq", "-y", "--no-remove", "--no-install-recommends"])
@@ -148,10 +147,10 @@ fn run(interrupts: &Interrupts, command: &mut Command) -> Result<()> {
 /// Keeps them from starting at the next boot. Their packages have enabled them, and NetworkManager would take over
 /// every interface that nothing else claims.
 fn disable(services: &[&str]) -> Result<()> {
-    if services.is_empty() || environment::find("systemctl").is_none() {
+    if services.is_empty() || portal_tools::installed("systemctl").is_none() {
         return Ok(());
     }
-    let mut command = environment::command("systemctl");
+    let mut command = portal_tools::command("systemctl");
     command.args(["--quiet", "disable"]).args(services).stdin(Stdio::null());
     let output = command.output().with_context(|| format!("cannot start {}", named(&command)))?;
     if !output.status.success() {
@@ -244,7 +243,7 @@ mod tests {
             // refused (ETXTBSY). That it may be executed is asked of its mode.
             let mode = fs::metadata(&policy).expect("it is there").permissions().mode();
             assert_eq!(mode & 0o111, 0o111, "{sentence}: executable");
-            let answer = Command::new("sh").arg(&policy).args(["nginx", "start"]).status().expect("it starts");
+            let answer = portal_tools::command("sh").arg(&policy).args(["nginx", "start"]).status().expect("it starts");
             assert_eq!(answer.code(), Some(101), "{sentence}: the answer that forbids");
             drop(held);
             assert_eq!(fs::read_to_string(&policy).ok().as_deref(), after, "{sentence}");

@@ -105,7 +105,7 @@ mod tests {
             kill_process(rustix::process::getpid(), Signal::TERM).expect("a signal to itself");
         });
         let before = Instant::now();
-        let status = interrupts.run(Command::new("sleep").arg("20")).expect("sleep starts");
+        let status = interrupts.run(portal_tools::command("sleep").arg("20")).expect("sleep starts");
         assert_eq!(status.signal(), Some(SIGTERM));
         assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
         assert_eq!(interrupts.exit_code(), Some(143));

@@ -61,7 +61,9 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|file| file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0))
 }
 
-/// A command in the children's environment.
+/// A command in the children's environment, found on PATH in the caller's order: for what the caller has installed or built, as
+/// rustup and cargo. What a package of the system's installs is started by [`portal_tools::command`].
+#[expect(clippy::disallowed_methods, reason = "which rustup and which cargo is the caller's choice")]
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", path());

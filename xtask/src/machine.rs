@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::requirements::{
@@ -56,10 +56,13 @@ pub(crate) struct Toolchain {
 impl Machine {
     /// Looks around.
     pub(crate) fn look() -> Self {
+        let debian_12 = fs::read_to_string("/etc/os-release").is_ok_and(|release| is_debian_12(&release));
+        // A tool of the same name that comes first on PATH is another one: what setup would install is not there.
+        let find = if debian_12 { portal_tools::installed } else { portal_tools::find };
         Self {
-            debian_12: fs::read_to_string("/etc/os-release").is_ok_and(|release| is_debian_12(&release)),
+            debian_12,
             root: rustix::process::geteuid().is_root(),
-            tools: all_tools().filter(|tool| is_there(tool.sign)).map(|tool| tool.package).collect(),
+            tools: all_tools().filter(|tool| is_there(tool.sign, find)).map(|tool| tool.package).collect(),
             packages: packages(),
             bpf_core: Path::new(BPF_CORE_DIRECTORY).is_dir(),
             cargo_in_usr: Path::new("/usr/bin/cargo").exists(),
@@ -89,27 +92,28 @@ fn is_in_usr(program: &Path) -> bool {
     program.canonicalize().is_ok_and(|file| file == Path::new("/usr/bin/rustc"))
 }
 
-fn is_there(sign: Sign) -> bool {
+fn is_there(sign: Sign, find: impl Fn(&str) -> Option<PathBuf>) -> bool {
     match sign {
-        Sign::Programs(programs) => programs.iter().all(|program| environment::find(program).is_some()),
+        Sign::Programs(programs) => programs.iter().all(|program| find(program).is_some()),
         Sign::File(file) => Path::new(file).exists(),
-        // Debian's place first: starting Python takes longer than everything else here together.
-        Sign::PythonModule(module) => {
-            Path::new("/usr/lib/python3/dist-packages").join(module).join("__init__.py").exists()
-                || answers(environment::command("python3").args(["-c", &format!("import {module}")])).is_some()
-        }
+        Sign::PythonModule(module) => find("python3").is_some_and(|python| {
+            // Debian's first: starting Python takes longer than everything else here together.
+            let module_of_debian = Path::new("/usr/lib/python3/dist-packages").join(module).join("__init__.py");
+            (python == Path::new("/usr/bin/python3") && module_of_debian.exists())
+                || answers(portal_tools::command(python).args(["-c", &format!("import {module}")])).is_some()
+        }),
     }
 }
 
 /// What a command prints, if it can be started and succeeds.
-fn answers(command: &mut Command) -> Option<String> {
+pub(crate) fn answers(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn packages() -> BTreeMap<String, String> {
     // It fails if it does not know one of the names, and still prints the others.
-    environment::command("dpkg-query")
+    portal_tools::command("dpkg-query")
         .args(["--show", "--showformat=${db:Status-Status} ${Package} ${Version}\\n"])
         .args([RUSTC, BPF_CORE, CARGO])
         .args(CONFLICTS)
@@ -196,6 +200,23 @@ mod tests {
             ("testing, which has no number", "ID=debian\n", false),
         ] {
             assert_eq!(is_debian_12(release), expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_tool_is_there_only_where_the_lab_starts_it_from() {
+        let python = |stand_in| move |program: &str| portal_tools::installed(stand_in).filter(|_| program == "python3");
+        let requests = Sign::PythonModule("requests");
+        for (sentence, found, expected) in [
+            ("a program that is not found, whatever PATH has", is_there(Sign::Programs(&["sh"]), |_| None), false),
+            ("one of two", is_there(Sign::Programs(&["sh", "no"]), |name| (name == "sh").then(PathBuf::new)), false),
+            ("both", is_there(Sign::Programs(&["sh", "yes"]), |_| Some(PathBuf::new())), true),
+            // Debian's own module may well be installed: it is of no use to another Python.
+            ("a Python without the module", is_there(requests, python("false")), false),
+            ("a Python with it", is_there(requests, python("true")), true),
+            ("no Python", is_there(requests, |_| None), false),
+        ] {
+            assert_eq!(found, expected, "{sentence}");
         }
     }
 

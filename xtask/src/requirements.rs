@@ -14,7 +14,10 @@ pub(crate) struct Wanted {
     pub(crate) bench: bool,
 }
 
-/// One Debian package and the sign that what it brings is there, from wherever it came.
+/// One Debian package and the sign that what it brings is there.
+///
+/// The sign is looked for where the lab starts it from ([`portal_tools`]): on Debian 12 where the package installs it, elsewhere
+/// also on PATH.
 #[derive(Clone, Copy)]
 pub(crate) struct Tool {
     pub(crate) package: &'static str,
@@ -27,11 +30,11 @@ pub(crate) struct Tool {
 /// How a tool is recognised. Nothing here starts a process where a look at the file system will do.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sign {
-    /// All of these programs are on PATH.
+    /// All of these programs are there.
     Programs(&'static [&'static str]),
     /// This file exists.
     File(&'static str),
-    /// Python can import this module.
+    /// The system's Python can import this module.
     PythonModule(&'static str),
 }
 
@@ -124,7 +127,7 @@ pub(crate) enum What {
     Itself,
     /// The one that it depends on by exact version: the newest kernel of a series.
     Kernel,
-    /// It and what it depends on and the machine lacks; nothing where this program is on PATH already.
+    /// It and what it depends on and the machine lacks; nothing where this program is installed already.
     Program(&'static str),
 }
 

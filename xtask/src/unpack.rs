@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::child::{Interrupts, named};
 use crate::requirements::{Unpacked, What};
-use crate::{apt, environment};
+use crate::{apt, environment, machine};
 
 /// Where the package's files are. It exists only when they are all there.
 pub(crate) fn directory(one: &Unpacked) -> PathBuf {
@@ -20,10 +20,17 @@ pub(crate) fn directory(one: &Unpacked) -> PathBuf {
 /// Whether there is nothing to do.
 pub(crate) fn is_there(one: &Unpacked) -> bool {
     let installed = match one.what {
-        What::Program(program) => environment::find(program).is_some(),
+        What::Program(name) => program(name).is_some(),
         What::Itself | What::Kernel => false,
     };
     installed || directory(one).is_dir()
+}
+
+/// The program where a package has installed it, or another on PATH that starts and tells its version.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    portal_tools::installed(name).or_else(|| {
+        portal_tools::find(name).filter(|file| machine::answers(portal_tools::command(file).arg("--version")).is_some())
+    })
 }
 
 /// Downloads and unpacks.
@@ -44,7 +51,7 @@ pub(crate) fn unpack(one: &Unpacked, interrupts: &Interrupts) -> Result<()> {
     let files = partial.join("files");
     for entry in fs::read_dir(&downloads).with_context(|| format!("cannot read {}", downloads.display()))? {
         let package = entry.with_context(|| format!("cannot read {}", downloads.display()))?.path();
-        let mut command = environment::command("dpkg-deb");
+        let mut command = portal_tools::command("dpkg-deb");
         command.arg("--extract").arg(&package).arg(&files);
         let status = interrupts.run(&mut command)?;
         interrupts.check()?;

@@ -367,7 +367,7 @@ async fn who_is_neither_root_nor_a_member_is_refused_by_the_server_too() {
     let curl = |uid: u32, gid: u32| {
         let socket = daemon.socket();
         tokio::task::spawn_blocking(move || {
-            let mut curl = std::process::Command::new("curl");
+            let mut curl = portal_tools::command("curl");
             curl.args(["-s", "-m", "10", "-w", "\n%{http_code}", "--unix-socket"])
                 .arg(socket)
                 .arg("http://portald/v1/status");
@@ -518,9 +518,9 @@ fn captured(bytes: u8) -> CapturedFrame {
     }
 }
 
-/// Waits until the kernel's table is so, at most five seconds.
+/// Waits until the kernel's table is so.
 async fn captures(daemon: &Daemon, clients: &[ClientKey]) {
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         if daemon.kernel.0.lock().unwrap().iter().eq(clients) {
             return;
         }

@@ -52,7 +52,7 @@ mod tests {
         in_namespace(|| async {
             ip("link add guest type veth peer name other");
             assert!(strips_vlan_tags("guest"), "a veth does so unless told otherwise");
-            let set = std::process::Command::new("ethtool").args(["-K", "guest", "rxvlan", "off"]).output();
+            let set = portal_tools::command("ethtool").args(["-K", "guest", "rxvlan", "off"]).output();
             assert!(set.expect("ethtool is installed").status.success());
             assert!(!strips_vlan_tags("guest"));
             assert!(strips_vlan_tags("other"));

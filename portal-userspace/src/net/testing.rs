@@ -4,10 +4,7 @@
     reason = "leaving the network namespace, and loading a BPF program that is two instructions, need it"
 )]
 
-use std::{
-    os::fd::{FromRawFd as _, OwnedFd},
-    process::Command,
-};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 /// Runs a test on a thread of its own in a new network namespace; both are gone when it returns, and all links with them.
 pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
@@ -24,7 +21,7 @@ pub(crate) fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
 
 /// Runs `ip` with these words in the thread's network namespace.
 pub(crate) fn ip(words: &str) {
-    let output = Command::new("ip").args(words.split_whitespace()).output().expect("iproute2 is installed");
+    let output = portal_tools::command("ip").args(words.split_whitespace()).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -120,8 +120,6 @@ fn description(name: &str) -> InterfaceDescriptionBlock<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
     use crate::observe::{
         build::{FrameSpec, Surroundings},
@@ -169,7 +167,7 @@ mod tests {
         let (_, frames) = frames();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), stream(&frames)).unwrap();
-        let mut tshark = Command::new("tshark");
+        let mut tshark = portal_tools::command("tshark");
         tshark.args(["-T", "fields", "-E", "separator=|", "-r"]).arg(file.path());
         for field in [
             "frame.time_epoch",

@@ -236,20 +236,99 @@ impl TryFrom<WrittenRule> for Rule {
     }
 }
 
-/// The rows every portal has: host, path, whose probe it is. Each gets 302, because its detector ignores 511.
-pub const BUILT_IN: &[(&str, &str, &str)] = &[
-    ("*", "/generate_204", "Android, ChromeOS and Chromium; vendors use hosts of their own"),
-    ("*", "/gen_204", "Android's second probe, on www.google.com"),
-    (".msftconnecttest.com", "*", "Windows 10 and later: /connecttest.txt and /redirect, also on ipv6."),
-    (".msftncsi.com", "*", "Windows Vista to 8.1: /ncsi.txt"),
-    ("captive.apple.com", "*", "Apple: /hotspot-detect.html, and other paths of the same detector"),
-    ("www.apple.com", "/library/test/success.html", "Apple"),
-    ("www.appleiphonecell.com", "/library/test/success.html", "Apple, iOS 6"),
-    ("www.airport.us", "/library/test/success.html", "Apple, iOS 6"),
-    ("www.ibook.info", "/library/test/success.html", "Apple, iOS 6"),
-    ("www.itools.info", "/library/test/success.html", "Apple, iOS 6"),
-    ("www.thinkdifferent.us", "/library/test/success.html", "Apple, iOS 6"),
-    ("*.connman.net", "/online/status.html", "ConnMan: on ipv4. and ipv6."),
+/// A row that every portal has. It gets 302, because its detector ignores 511, or has never been seen to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// The hosts it is for, as an operator writes them.
+    pub host: &'static str,
+    /// The paths it is for, as an operator writes them.
+    pub path: &'static str,
+    /// Whose probe it is.
+    pub whose: &'static str,
+    /// How that is known.
+    pub evidence: Evidence,
+}
+
+/// How a probe is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// From the detector's source, its vendor's documents, or what others have seen the device ask for.
+    Known(&'static str),
+    /// The request is known from this; that the device takes it for a portal's probe is a guess.
+    Guessed(&'static str),
+}
+
+const fn known(host: &'static str, path: &'static str, whose: &'static str, source: &'static str) -> BuiltIn {
+    BuiltIn { host, path, whose, evidence: Evidence::Known(source) }
+}
+
+const fn guessed(host: &'static str, path: &'static str, whose: &'static str, source: &'static str) -> BuiltIn {
+    BuiltIn { host, path, whose, evidence: Evidence::Guessed(source) }
+}
+
+const APPLE: &str = "Cloud4Wi, How Automatic Detection of Captive Portal works";
+const NINTENDO_CLIENTS: &str = "github.com/kinnay/NintendoClients, wiki page Connection Test";
+
+/// The rows every portal has.
+///
+/// Where vendors of devices put the same detector at hosts of their own, the path decides. So Fire OS, Samsung's and Xiaomi's devices
+/// are Android here. Xbox and Kobo's readers ask what Windows asks. For LG's televisions no probe was found in public; webOS comes with
+/// ConnMan.
+pub const BUILT_IN: &[BuiltIn] = &[
+    known("*", "/generate_204", "Android, ChromeOS, Chromium", "Android's NetworkStack, res/values/config.xml"),
+    known("*", "/gen_204", "Android's second probe, on www.google.com", "Android's NetworkStack, NetworkMonitor.java"),
+    known(
+        ".msftconnecttest.com",
+        "*",
+        "Windows 10 and later: /connecttest.txt and /redirect, also on ipv6.",
+        "learn.microsoft.com, NCSI overview",
+    ),
+    known(".msftncsi.com", "*", "Windows Vista to 8.1: /ncsi.txt", "learn.microsoft.com, NCSI overview"),
+    known(
+        "captive.apple.com",
+        "*",
+        "Apple: /hotspot-detect.html, and other paths of the same detector",
+        "support.apple.com/101555",
+    ),
+    known("www.apple.com", "/library/test/success.html", "Apple", APPLE),
+    known("www.appleiphonecell.com", "/library/test/success.html", "Apple, iOS 6", APPLE),
+    known("www.airport.us", "/library/test/success.html", "Apple, iOS 6", APPLE),
+    known("www.ibook.info", "/library/test/success.html", "Apple, iOS 6", APPLE),
+    known("www.itools.info", "/library/test/success.html", "Apple, iOS 6", APPLE),
+    known("www.thinkdifferent.us", "/library/test/success.html", "Apple, iOS 6", APPLE),
+    known(
+        "*",
+        "/online/status.html",
+        "ConnMan: on ipv4.connman.net and ipv6.connman.net; Sailfish OS on ipv4.jolla.com",
+        "ConnMan, src/main.c (OnlineCheckIPv4URL, which vendors set)",
+    ),
+    known(
+        "*",
+        "/kindle-wifi/*",
+        "Kindle, on spectrum.s3.amazonaws.com: wifistub.html, wifistub-eink.html, wifiredirect.html",
+        "github.com/tripflex/captive-portal, README (wifiredirect.html); what imitates the others for Kindles without internet",
+    ),
+    known(
+        "conntest.nintendowifi.net",
+        "*",
+        "Nintendo DS, Wii, 3DS, Wii U: /, whose answer has X-Organization",
+        "github.com/pbsds/hatena-server, which is a proxy for consoles",
+    ),
+    known("ctest.cdn.nintendo.net", "*", "Nintendo Switch: /", NINTENDO_CLIENTS),
+    known(
+        "ctest.cdn.n.nintendoswitch.cn",
+        "*",
+        "Nintendo Switch in China: /",
+        "Ryujinx, its list of names that stay as they are",
+    ),
+    known("ctest.p01.ctest.srv.nintendo.net", "*", "Nintendo Switch 2: /", NINTENDO_CLIENTS),
+    known("captive.roku.com", "*", "Roku: /ok", "PacketFence, pfConfigurationCaptivePortalURLs"),
+    guessed(
+        "get.net.playstation.net",
+        "/networktest/*",
+        "PlayStation 3 and 4: get_2m and get_6m, the download of their connection test",
+        "servers that stand in for PlayStation Network",
+    ),
 ];
 
 /// The probe table: the operator's rows, then the built-in ones. The first that matches decides.
@@ -262,7 +341,7 @@ impl Probes {
     /// The table with the operator's rows in front, so that they can override a built-in one.
     #[expect(clippy::missing_panics_doc, reason = "the rows are constant, and a test parses each")]
     pub fn new(operator: impl IntoIterator<Item = Rule>) -> Self {
-        let built_in = BUILT_IN.iter().map(|(host, path, _)| Rule {
+        let built_in = BUILT_IN.iter().map(|BuiltIn { host, path, .. }| Rule {
             host: HostPattern::try_from((*host).to_owned()).expect("a test parses every built-in row"),
             path: PathPattern::try_from((*path).to_owned()).expect("a test parses every built-in row"),
             answer: ProbeAnswer::Redirect,
@@ -329,8 +408,30 @@ mod tests {
             ("its path on another host", "www.example.com", "/library/test/success.html", A),
             ("ConnMan", "ipv4.connman.net", "/online/status.html", R),
             ("ConnMan, IPv6", "ipv6.connman.net", "/online/status.html", R),
-            ("ConnMan's domain itself", "connman.net", "/online/status.html", A),
+            ("ConnMan, by another vendor: Sailfish OS", "ipv4.jolla.com", "/online/status.html", R),
+            ("ConnMan, no host (HTTP/1.0)", "", "/online/status.html", R),
+            ("a path below ConnMan's", "ipv4.jolla.com", "/online/status.html/x", A),
+            ("in a directory", "ipv4.jolla.com", "/x/online/status.html", A),
+            ("a site of ConnMan's vendors", "ipv4.jolla.com", "/", A),
             ("ConnMan's site", "www.connman.net", "/", A),
+            ("Kindle", "spectrum.s3.amazonaws.com", "/kindle-wifi/wifistub.html", R),
+            ("Kindle with electronic paper", "spectrum.s3.amazonaws.com", "/kindle-wifi/wifistub-eink.html", R),
+            ("Kindle, what it shows then", "spectrum.s3.amazonaws.com", "/kindle-wifi/wifiredirect.html", R),
+            ("Kindle, at another host of Amazon's", "kindle.example", "/kindle-wifi/wifistub.html", R),
+            ("a file of another's, which lies there too", "spectrum.s3.amazonaws.com", "/kindle-wifi", A),
+            ("Nintendo, Wii to Wii U", "conntest.nintendowifi.net", "/", R),
+            ("another host of Nintendo's", "nas.nintendowifi.net", "/", A),
+            ("Nintendo Switch", "ctest.cdn.nintendo.net", "/", R),
+            ("what the Switch measures its speed by", "ctest-dl-lp1.cdn.nintendo.net", "/30m", A),
+            ("Nintendo Switch in China", "ctest.cdn.n.nintendoswitch.cn", "/", R),
+            ("Nintendo Switch 2", "ctest.p01.ctest.srv.nintendo.net", "/", R),
+            ("Roku", "captive.roku.com", "/ok", R),
+            ("another host of Roku's", "image.roku.com", "/ok", A),
+            ("PlayStation", "get.net.playstation.net", "/networktest/get_2m", R),
+            ("PlayStation's host, another path", "get.net.playstation.net", "/", A),
+            ("Fire OS", "fireoscaptiveportal.com", "/generate_204", R),
+            ("Samsung's televisions", "connectivitycheck.samsung.com", "/generate_204", R),
+            ("Xbox, which is Windows here", "www.msftconnecttest.com", "/connecttest.txt", R),
             ("Firefox opens its sheet on 511", "detectportal.firefox.com", "/canonical.html", A),
             ("Firefox opens its sheet on 511", "detectportal.firefox.com", "/success.txt", A),
             ("NetworkManager opens its sheet on 511", "network-test.debian.org", "/nm", A),
@@ -348,6 +449,16 @@ mod tests {
             assert!(table.iter().any(|row| hit(&row)), "no line of the table tests {} {}", rule.host, rule.path);
         }
         assert_eq!(probes.rules().len(), BUILT_IN.len());
+    }
+
+    #[test]
+    fn every_row_says_how_its_probe_is_known() {
+        for BuiltIn { host, path, whose, evidence: Evidence::Known(source) | Evidence::Guessed(source) } in BUILT_IN {
+            assert!(!whose.is_empty() && !source.is_empty(), "{host} {path}");
+        }
+        let guesses: Vec<_> =
+            BUILT_IN.iter().filter(|row| matches!(row.evidence, Evidence::Guessed(_))).map(|row| row.host).collect();
+        assert_eq!(guesses, ["get.net.playstation.net"], "reference.toml says which rows are guesses");
     }
 
     fn operator(toml: &str) -> Result<Probes, String> {

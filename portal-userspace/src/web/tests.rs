@@ -125,14 +125,18 @@ async fn a_stranger_accepts_the_terms_and_is_in_and_logs_out_again_over_both_fam
         assert!(!site.is_in(PHONE));
 
         let answer = site.ask_from(from, post("/login", "accept=yes")).await;
-        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &"/".parse().unwrap()));
+        // Whole, and another page than that with the form: links would show the one that it has.
+        let after = "http://192.0.2.1:8080/online".parse().unwrap();
+        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &after));
         assert!(site.is_in(PHONE), "the kernel has it before the answer");
-        let page = site.ask_from(from, get("/")).await;
+        let page = site.ask_from(from, get("/online")).await;
         assert!(text(&page).contains("You are online") && text(&page).contains(r#"action="/logout""#));
 
         let answer = site.ask_from(from, post("/logout", "")).await;
-        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        let start = "http://192.0.2.1:8080/".parse().unwrap();
+        assert_eq!((answer.status(), &answer.headers()["location"]), (StatusCode::SEE_OTHER, &start));
         assert!(!site.is_in(PHONE));
+        assert!(text(&site.ask_from(from, get("/online")).await).contains("Accept and connect"), "not a lie later");
         assert!(text(&site.ask_from(from, get("/")).await).contains("Accept and connect"));
     }
 }
@@ -411,15 +415,21 @@ async fn one_client_that_holds_connections_open_does_not_keep_the_others_out() {
     }
     let others = site.ask_from("127.0.0.3", get("/")).await;
     assert_eq!(others.status(), StatusCode::OK);
-    // Of the twenty, three are open: the others have been closed.
-    let mut open = 0;
-    for stream in &mut held {
-        let mut byte = [0];
-        if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut byte)).await.is_err() {
-            open += 1;
+    // Of the twenty, three are open: the others have been closed, or will be when a loaded machine comes to it. After five seconds none
+    // is open: they send no whole head.
+    let until = Instant::now() + Duration::from_millis(2500);
+    loop {
+        let mut open = 0;
+        for stream in &mut held {
+            let mut byte = [0];
+            if tokio::time::timeout(Duration::from_millis(50), stream.read(&mut byte)).await.is_err() {
+                open += 1;
+            }
+        }
+        if open <= 3 || Instant::now() > until {
+            break assert_eq!(open, 3);
         }
     }
-    assert_eq!(open, 3);
     // The phone's other address counts as the same client.
     let mut stream = TcpStream::connect(site.v6).await.unwrap();
     let mut byte = [0];
@@ -471,7 +481,7 @@ async fn where_the_page_cannot_listen_the_error_names_address_cause_and_remedy()
 
 /// Runs curl in the thread's network namespace; its output, and on the last line the status.
 fn curl(words: &[&str]) -> String {
-    let output = std::process::Command::new("curl")
+    let output = portal_tools::command("curl")
         .args(["-sS", "-m", "10", "-w", "\n%{http_code}"])
         .args(words)
         .output()

@@ -4,7 +4,6 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::net::UnixStream,
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -143,7 +142,7 @@ fn logins_by_process(lab: &Lab, count: u32) -> Result<Vec<Duration>> {
     let mut took = Vec::with_capacity(count as usize);
     for i in 0..count {
         let [a, b, c, d] = i.to_be_bytes();
-        let mut command = Command::new(&portalctl);
+        let mut command = portal_tools::command(&portalctl);
         command.arg("--socket").arg(&socket).arg("allow").arg(text([0x02, 0x20, a, b, c, d]));
         took.push(timed(command)?);
     }
@@ -153,7 +152,7 @@ fn logins_by_process(lab: &Lab, count: u32) -> Result<Vec<Duration>> {
 
 /// How long the shortest process takes, sorted.
 fn starts() -> Result<Vec<Duration>> {
-    let mut took = (0..50).map(|_| timed(Command::new("true"))).collect::<Result<Vec<_>>>()?;
+    let mut took = (0..50).map(|_| timed(portal_tools::command("true"))).collect::<Result<Vec<_>>>()?;
     took.sort_unstable();
     Ok(took)
 }

@@ -2,8 +2,6 @@
 //!
 //! Needs root. The rivals' programs need not be installed; where one is, it has to work.
 
-use std::{env, path::Path};
-
 use portal_bench::{Effort, measurements};
 
 /// A rival's row begins with its name, and it needs this program.
@@ -21,15 +19,9 @@ fn every_packet_takes_the_path_that_is_measured() {
                 let program =
                     PROGRAMS.iter().find(|(rival, _)| row.rival.starts_with(rival)).map(|(_, program)| *program);
                 let program = program.unwrap_or_else(|| panic!("{row:?}"));
-                assert!(!is_installed(program), "{program} is installed: {row:?}");
+                assert!(portal_tools::find(program).is_none(), "{program} is installed: {row:?}");
                 println!("not compared: {}", row.rival);
             }
         }
     }
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).exists())
-        || Path::new("/usr/sbin").join(program).exists()
 }

@@ -1,10 +1,8 @@
 //! The lab from the command line. `cargo xtask demo` and `cargo xtask lab` start it.
 
-use std::process::ExitCode;
-
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use portal_lab::{Lab, demo::Demo, wait_for_signal};
+use portal_lab::{Lab, announce_and_wait_for_signal, demo::Demo, exit, remove_on_signal};
 
 /// A gateway, its guests and an internet in network namespaces. Needs root; removes everything it made, also after Ctrl-C.
 #[derive(Parser)]
@@ -25,21 +23,32 @@ enum Action {
     Up,
 }
 
-fn main() -> Result<ExitCode> {
-    match Arguments::parse().action {
+fn main() -> ! {
+    let action = Arguments::parse().action;
+    remove_on_signal();
+    // An error after a signal is that signal's doing, and then not told: `exit` gives way.
+    let (code, error) = match run(&action) {
+        Ok(code) => (code, None),
+        Err(error) => (1, Some(format!("Error: {error:?}"))),
+    };
+    exit(code, error.as_deref())
+}
+
+fn run(action: &Action) -> Result<i32> {
+    match action {
         Action::Demo { keep } => {
             let demo = Demo::run()?;
-            println!("{}", demo.table());
-            if keep {
-                println!("{}Ctrl-C removes the lab.", demo.how_to_enter()?);
-                wait_for_signal(i32::from(!demo.passed()));
+            let code = i32::from(!demo.passed());
+            if *keep {
+                let text = format!("{}\n{}Ctrl-C removes the lab.", demo.table(), demo.how_to_enter()?);
+                announce_and_wait_for_signal(&text, code);
             }
-            Ok(if demo.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            println!("{}", demo.table());
+            Ok(code)
         }
         Action::Up => {
             let lab = Lab::new()?;
-            println!("{}Ctrl-C removes the lab.", lab.how_to_enter());
-            wait_for_signal(0);
+            announce_and_wait_for_signal(&format!("{}Ctrl-C removes the lab.", lab.how_to_enter()), 0);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Flood {
             command.args(["--duration", &format!("{}s", LONGEST.as_secs()), &format!("http://{SITE_V4}/")]);
             flood.wrk = Some(Service::start("wrk", &mut command, &lab.directory().join("flood.log"))?);
         }
-        wait_for("the flood", Duration::from_secs(5), || (frames(lab).ok()? > before + 1000).then_some(()))?;
+        wait_for("the flood", Duration::from_secs(30), || (frames(lab).ok()? > before + 1000).then_some(()))?;
         flood.is_going_on()?;
         Ok(flood)
     }

@@ -31,7 +31,7 @@ impl Tunnel {
         let mut command = lab.internet.service("iodined");
         command.args(["-f", "-c", "-P", PASSWORD, "-d", "dns0", SERVER, DELEGATED]);
         let server = Service::start("iodined", &mut command, &lab.directory().join("iodined.log"))?;
-        wait_for("iodined", Duration::from_secs(5), || server.log().contains("Listening to dns").then_some(()))
+        wait_for("iodined", Duration::from_secs(30), || server.log().contains("Listening to dns").then_some(()))
             .with_context(|| server.log())?;
         // Not past the resolver (-r). It tries by itself which kinds of records and how large answers get through.
         let mut command = from.service("iodine");

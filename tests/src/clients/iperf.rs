@@ -66,7 +66,7 @@ impl Iperf {
         if direction == Direction::Down {
             command.arg("--reverse");
         }
-        let output = run(&mut command, Duration::from_secs(u64::from(seconds) + 10))?;
+        let output = run(&mut command, Duration::from_secs(u64::from(seconds) + 60))?;
         let json: Value = serde_json::from_str(&output.stdout).with_context(|| format!("{output:?}"))?;
         json["end"]["sum_received"]["bits_per_second"].as_f64().with_context(|| format!("no sum: {}", json["error"]))
     }

@@ -191,7 +191,7 @@ fn wait_for_line(
 /// It ends as by Ctrl-C.
 fn interrupt(mut told: Service) -> Result<()> {
     told.signal(Signal::INT)?;
-    let status = told.wait(Duration::from_secs(5))?;
+    let status = told.wait(Duration::from_secs(30))?;
     ensure!(status.success(), "{status}: {}", told.log());
     Ok(())
 }
@@ -256,7 +256,7 @@ fn monitor_tells_what_happens_as_lines_of_json() -> Result<()> {
     };
     let line = wait_for("a line", Duration::from_secs(20), said)??;
     ensure!(line.contains("allowed") && line.contains(OTHER_MAC), "{line}");
-    ensure!(told.wait(Duration::from_secs(5))?.success());
+    ensure!(told.wait(Duration::from_secs(30))?.success());
     Ok(())
 }
 
@@ -275,7 +275,7 @@ fn capture_writes_a_clients_frames_with_what_was_done_with_them() -> Result<()> 
     a_guest(&lab.guest)?;
 
     let read = |filter: &str| -> Result<Vec<String>> {
-        let mut tshark = std::process::Command::new("tshark");
+        let mut tshark = portal_tools::command("tshark");
         tshark.args(["-n", "-r", &path, "-Y", filter, "-T", "fields", "-e", "frame.comment"]);
         Ok(run(&mut tshark, Duration::from_secs(20))?.success()?.lines().map(str::to_owned).collect())
     };

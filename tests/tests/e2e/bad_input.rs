@@ -5,7 +5,6 @@ use std::{
     io::Write as _,
     net::{Shutdown, TcpStream},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -78,7 +77,7 @@ fn a_second_portald_is_refused_and_the_first_goes_on() -> Result<()> {
     assert_refused("a second portald with its own socket", &refused(&lab, &other_socket)?, 1, &["another portald"]);
     a_stranger(&lab.guest)?;
     done(&lab, &["status"])?;
-    assert!(first.stop(Duration::from_secs(5))?.success());
+    assert!(first.stop(Duration::from_secs(30))?.success());
     Ok(())
 }
 
@@ -106,7 +105,7 @@ fn portalctl_says_what_is_wrong() -> Result<()> {
 
 /// Runs the program as a user without any right, even one to the directories that the program is in.
 fn as_nobody(program: &Path, arguments: &[&str]) -> Result<Output> {
-    let mut command = Command::new("sh");
+    let mut command = portal_tools::command("sh");
     command.args([
         "-c",
         "exec 9<\"$0\" && exec setpriv --reuid=65534 --regid=65534 --clear-groups /proc/self/fd/9 \"$@\"",
@@ -123,7 +122,7 @@ fn the_lab_refuses_whoever_is_not_root_and_says_why() -> Result<()> {
     }
     // Root, but of a user namespace only.
     let as_rootless = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new("unshare");
+        let mut command = portal_tools::command("unshare");
         run(command.args(["--user", "--map-root-user", program]).args(arguments), Duration::from_secs(10))
     };
     // In a chroot the kernel makes no user namespaces (user_namespaces(7)), and an administrator can forbid them.
@@ -211,7 +210,7 @@ fn whatever_comes_on_port_80_gets_its_fixed_answer() -> Result<()> {
         // Half of a request is answered as a bad one (RFC 9112 section 8).
         ["closed", "answered_400"].iter().all(|name| grown.get(*name) >= Some(&2)).then_some(())
     };
-    wait_for("two closed connections and two answered with 400", Duration::from_secs(5), counted)
+    wait_for("two closed connections and two answered with 400", Duration::from_secs(30), counted)
         .with_context(|| format!("{:?}", Counters::read(&lab).map(|now| now.since(&before))))?;
     a_stranger(&lab.guest)?;
     assert!(portald.is_running()?);

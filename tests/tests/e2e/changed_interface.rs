@@ -30,7 +30,7 @@ fn down_and_up_again_is_survived() -> Result<()> {
         lab.gateway.ip("link set guest0 up")?;
         // The kernel forgets IPv6 addresses and routes of an interface that is down.
         lab.gateway.ip(&format!("addr add {GATEWAY_V6}/64 dev guest0 nodad"))?;
-        wait_for("a stranger's 511", Duration::from_secs(5), || a_stranger(&lab.guest).ok())?;
+        wait_for("a stranger's 511", Duration::from_secs(30), || a_stranger(&lab.guest).ok())?;
     }
     done(&lab, &["allow", GUEST_MAC])?;
     a_guest(&lab.guest)?;
@@ -49,7 +49,7 @@ fn an_address_that_changes_for_good_ends_portald_and_one_that_comes_back_does_no
     std::thread::sleep(Duration::from_secs(3));
     assert!(portald.is_running()?, "{}", portald.log());
     lab.gateway.ip("addr add 192.0.2.77/24 dev guest0")?;
-    let log = ended(&mut portald, Duration::from_secs(4))?;
+    let log = ended(&mut portald, Duration::from_secs(30))?;
     assert!(log.contains("addresses of guest0"), "{log}");
     portald.restart(&lab)?;
     a_stranger(&lab.guest)

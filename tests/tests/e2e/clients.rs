@@ -1,6 +1,8 @@
 //! Each real client gets the 511, and after login the real page.
 
-use anyhow::Result;
+use std::{env, fs, os::unix::fs::symlink, time::Duration};
+
+use anyhow::{Context as _, Result};
 use portal_lab::{
     Portald, Settings,
     addresses::PORTAL_URL,
@@ -10,6 +12,8 @@ use portal_lab::{
         network_manager::NetworkManager,
     },
     lab::SITE_PAGE,
+    portald::{BINARIES, binary},
+    process::run,
 };
 
 use crate::expect::{SITE, a_guest, a_stranger};
@@ -39,6 +43,30 @@ fn curl_wget_and_requests_get_the_511_then_the_site() -> Result<()> {
     assert_eq!(http::python_requests(&lab.guest, SITE)?, (200, SITE_PAGE.to_owned()));
     // One client's login is not another's.
     a_stranger(&lab.other)
+}
+
+#[test]
+fn whatever_comes_first_in_path_the_packages_programs_are_started() -> Result<()> {
+    /// All that the tests of clients start, and what those start.
+    const PROGRAMS: &str = "NetworkManager basename cat chromedriver chromium curl dbus-daemon dirname dnsmasq ethtool ip mkdir mount nginx \
+                            nmcli node nsenter openssl python3 qemu-system-x86_64 setpriv sh ss sysctl taskset tc tcpdump umount \
+                            unshare wget which";
+    let lab = lab()?;
+    let wrong = lab.directory().join("wrong");
+    fs::create_dir(&wrong)?;
+    for program in PROGRAMS.split_whitespace() {
+        symlink("/bin/false", wrong.join(program))?;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths([wrong].into_iter().chain(env::split_paths(&path)))?;
+    let mut tests = portal_tools::command(env::current_exe()?);
+    tests.args(["--exact", "clients::curl_wget_and_requests_get_the_511_then_the_site"]);
+    tests.arg("the_lab::every_client_reaches_the_site");
+    // The binaries are built: the child needs no cargo.
+    let binaries = binary("portald")?.parent().context("a binary is in a directory")?.to_owned();
+    let output = run(tests.env("PATH", &path).env(BINARIES, binaries), Duration::from_mins(3))?;
+    assert!(output.code == Some(0) && output.stdout.contains("2 passed"), "{}{}", output.stdout, output.stderr);
+    Ok(())
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn detach_opens_the_network_and_leaves_nothing() -> Result<()> {
     ensure!(output.code == Some(1) && output.stderr.contains("another portald"), "{output:?}");
     a_stranger(&lab.guest)?;
 
-    assert!(running.stop(Duration::from_secs(5))?.success());
+    assert!(running.stop(Duration::from_secs(30))?.success());
     let output = detach()?;
     ensure!(output.code == Some(0) && output.stderr.contains("open"), "no word of caution: {output:?}");
     nothing_is_attached(&lab)?;
@@ -93,7 +93,7 @@ fn the_log_is_one_json_object_a_line_where_that_is_asked_for() -> Result<()> {
     let path = config_path(&lab).display().to_string();
     let refused = portald(&lab, &["--config", &path, "--log-format", "json"])?;
     assert_eq!(refused.code, Some(1), "{refused:?}");
-    assert!(running.stop(Duration::from_secs(5))?.success());
+    assert!(running.stop(Duration::from_secs(30))?.success());
 
     let told = lines(&running.log())?;
     let has = |line: &Value, name: &str, value: &str| line["fields"][name] == value;

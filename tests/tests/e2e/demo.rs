@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
-    process::Command,
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -14,22 +16,38 @@ use portal_lab::{
     portald::{BINARIES, binary},
     process::{Service, wait_for},
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::turn::lab;
 
 /// How long the steps may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
+/// Starts it in a process group of its own, as a shell does.
 fn start(lab: &Lab, arguments: &[&str], binaries: Option<&Path>) -> Result<Service> {
     // The tests build what the demonstration runs.
     binary("portald")?;
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
-    command.arg("demo").args(arguments);
+    let mut command = portal_tools::command(env!("CARGO_BIN_EXE_lab"));
+    command.arg("demo").args(arguments).process_group(0);
     if let Some(directory) = binaries {
         command.env(BINARIES, directory);
     }
     Service::start("lab demo", &mut command, &lab.directory().join("demo.log"))
+}
+
+/// A directory with the demonstration's binaries, in which portalctl runs this line of sh when it is to revoke a session.
+fn binaries_with_revoke(lab: &Lab, line: &str) -> Result<PathBuf> {
+    let binaries = lab.directory().join("binaries");
+    fs::create_dir(&binaries)?;
+    symlink(binary("portald")?, binaries.join("portald"))?;
+    let script = format!(
+        "#!/bin/sh\nfor word; do if [ \"$word\" = revoke ]; then {line}; fi; done\nexec {} \"$@\"\n",
+        binary("portalctl")?.display()
+    );
+    let portalctl = binaries.join("portalctl");
+    fs::write(&portalctl, script)?;
+    fs::set_permissions(&portalctl, fs::Permissions::from_mode(0o755))?;
+    Ok(binaries)
 }
 
 /// What there is of the labs of this process: namespaces, directories, mounts, processes.
@@ -106,13 +124,59 @@ fn a_signal_amid_the_steps_leaves_nothing() -> Result<()> {
         std::thread::sleep(Duration::from_millis(milliseconds));
         demo.signal(Signal::TERM)?;
         let code = demo.wait(LIMIT)?.code();
+        let log = demo.log();
         // Had it come to its last line, the signal is the ordinary end.
-        let expected = if demo.log().contains("Ctrl-C removes the lab") { 0 } else { 128 + 15 };
-        assert_eq!(code, Some(expected), "after {milliseconds} ms: {}", demo.log());
-        // What the killed processes held goes a moment later.
-        let gone = || traces(demo.pid()).is_ok_and(|traces| traces.is_empty()).then_some(());
-        wait_for("the end of the traces", Duration::from_secs(2), gone)
-            .with_context(|| format!("after {milliseconds} ms: {:?}", traces(demo.pid())))?;
+        let (expected, interrupted) =
+            if log.contains("Ctrl-C removes the lab") { (0, false) } else { (128 + 15, true) };
+        assert_eq!(code, Some(expected), "after {milliseconds} ms: {log}");
+        assert_eq!(log.contains("interrupted by SIGTERM"), interrupted, "after {milliseconds} ms: {log}");
+        nothing_is_left(&demo).with_context(|| format!("after {milliseconds} ms"))?;
+        // Each run appends to it.
+        fs::remove_file(lab.directory().join("demo.log"))?;
+    }
+    Ok(())
+}
+
+/// What the killed processes held goes a moment later.
+fn nothing_is_left(demo: &Service) -> Result<()> {
+    let gone = || traces(demo.pid()).is_ok_and(|traces| traces.is_empty()).then_some(());
+    wait_for("the end of the traces", LIMIT, gone).with_context(|| format!("{:?}", traces(demo.pid())))
+}
+
+#[test]
+fn a_step_that_the_signal_itself_breaks_is_no_failure_of_the_demonstration() -> Result<()> {
+    let lab = lab()?;
+    let waiting = lab.directory().join("waiting");
+    // The signal meets this step for certain, and breaks it and all that follow.
+    let binaries = binaries_with_revoke(&lab, &format!("echo > {}; exec sleep 120", waiting.display()))?;
+    for (sentence, arguments, signal, name, to_all) in [
+        (
+            "to the demonstration alone, whose removal then kills the step",
+            &["--keep"][..],
+            Signal::TERM,
+            "SIGTERM",
+            false,
+        ),
+        ("Ctrl-C, which the terminal sends to the step as well", &["--keep"], Signal::INT, "SIGINT", true),
+        ("without --keep", &[], Signal::INT, "SIGINT", true),
+        ("the terminal is gone", &[], Signal::HUP, "SIGHUP", true),
+    ] {
+        let mut demo = start(&lab, arguments, Some(&binaries))?;
+        wait_for("the step", LIMIT, || waiting.exists().then_some(())).with_context(|| demo.log())?;
+        if to_all {
+            let group = i32::try_from(demo.pid()).ok().and_then(Pid::from_raw).context("a process id")?;
+            kill_process_group(group, signal)?;
+        } else {
+            demo.signal(signal)?;
+        }
+        let code = demo.wait(LIMIT)?.code();
+        let log = demo.log();
+        assert_eq!(code, Some(128 + signal.as_raw()), "{sentence}: {log}");
+        assert!(log.contains(&format!("interrupted by {name}")), "{sentence}: {log}");
+        assert!(!log.contains("Ctrl-C removes the lab") && rows(&log) == (0, 0), "{sentence}: {log}");
+        nothing_is_left(&demo).context(sentence)?;
+        fs::remove_file(&waiting)?;
+        fs::remove_file(lab.directory().join("demo.log"))?;
     }
     Ok(())
 }
@@ -120,17 +184,8 @@ fn a_signal_amid_the_steps_leaves_nothing() -> Result<()> {
 #[test]
 fn a_step_that_does_not_come_as_expected_fails_the_demonstration() -> Result<()> {
     let lab = lab()?;
-    let binaries = lab.directory().join("binaries");
-    fs::create_dir(&binaries)?;
-    symlink(binary("portald")?, binaries.join("portald"))?;
     // A portalctl that says "revoked" and has not revoked: then the 511 does not come again.
-    let script = format!(
-        "#!/bin/sh\nfor word; do [ \"$word\" = revoke ] && echo revoked && exit 0; done\nexec {} \"$@\"\n",
-        binary("portalctl")?.display()
-    );
-    let liar = binaries.join("portalctl");
-    fs::write(&liar, script)?;
-    fs::set_permissions(&liar, fs::Permissions::from_mode(0o755))?;
+    let binaries = binaries_with_revoke(&lab, "echo revoked; exit 0")?;
     let mut demo = start(&lab, &[], Some(&binaries))?;
     let status = demo.wait(LIMIT)?;
     let log = demo.log();

@@ -87,7 +87,7 @@ pub(crate) fn connections(client: &Namespace) -> Result<Vec<(IpAddr, TcpStream)>
 /// What comes on the connection until it ends.
 pub(crate) fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    stream.set_read_timeout(Some(Duration::from_secs(8)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.read_to_end(&mut bytes).with_context(|| format!("after {} bytes", bytes.len()))?;
     Ok(bytes)
 }

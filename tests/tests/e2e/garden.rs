@@ -13,7 +13,7 @@ use aya::maps::{HashMap, MapData};
 use portal_common::tables::ServiceKey;
 use portal_lab::{
     Lab, Namespace, Portald, Settings,
-    addresses::{GATEWAY_V4, GATEWAY_V6, GUEST_MAC, NAMED_V4, NAMED_V6, SITE_V4, SITE_V6, SITES},
+    addresses::{GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, NAMED_V4, NAMED_V6, SITE_V4, SITE_V6, SITES},
     clients::{
         dns::{self, Record},
         http::{self, Family},
@@ -117,6 +117,48 @@ fn what_the_operator_adds_is_open_until_it_is_removed() -> Result<()> {
     assert_eq!(garden(&lab)?["rules"], Value::Array(Vec::new()));
     let again = portalctl(&lab, &["garden", "remove", &v4])?;
     ensure!(again.code == Some(1) && again.stderr.contains(&v4), "{again:?}");
+    Ok(())
+}
+
+/// RFC 2131 section 4.3.6, RFC 3315 section 18.1.3 (the server unicast option).
+#[test]
+fn a_lease_is_renewed_with_a_server_beyond_the_gateway_if_the_garden_has_it() -> Result<()> {
+    let lab = lab()?;
+    let mut portald = Portald::start(&lab, &Settings::default())?;
+    let renewals =
+        [(IpAddr::V4(GUEST_V4), SITE_V4.into(), 68, 67), (IpAddr::V6(GUEST_V6), IpAddr::V6(SITE_V6), 546, 547)];
+    let explained = |(client, server, from, to): (IpAddr, IpAddr, u16, u16)| {
+        let [client, server, from, to] = [client.to_string(), server.to_string(), from.to_string(), to.to_string()];
+        let flags = ["--src", &client, "--dst", &server, "--sport", &from, "--dport", &to];
+        portalctl_json(&lab, &[&["explain", "--mac", GUEST_MAC, "--proto", "udp"], &flags[..]].concat())
+    };
+    for renewal in renewals {
+        assert_eq!(explained(renewal)?["reason"], "udp_refused", "{renewal:?}");
+    }
+    portald.stop(LIMIT)?;
+    let garden =
+        renewals.map(|(_, server, _, port)| format!("[[garden]]\nto = \"{server}\"\nports = [\"{port}/udp\"]\n"));
+    let config = config_text(&lab, &Settings::default());
+    let _portald = Portald::start_with(&lab, &format!("{config}\n{}", garden.concat()), &[])?;
+    for renewal in renewals {
+        assert_eq!(explained(renewal)?["reason"], "garden", "{renewal:?}");
+        let (client, server, from, to) = renewal;
+        // And with real packets, there and back.
+        let bind = |at: &Namespace, address, port| {
+            at.enter(|| {
+                let socket = UdpSocket::bind(SocketAddr::new(address, port))?;
+                socket.set_read_timeout(Some(LIMIT))?;
+                Ok(socket)
+            })
+        };
+        let (server_socket, client_socket) = (bind(&lab.internet, server, to)?, bind(&lab.guest, client, from)?);
+        client_socket.send_to(b"request", SocketAddr::new(server, to))?;
+        let mut buffer = [0; 16];
+        let (length, peer) = server_socket.recv_from(&mut buffer).with_context(|| format!("{renewal:?}"))?;
+        assert_eq!((&buffer[..length], peer), (&b"request"[..], SocketAddr::new(client, from)));
+        server_socket.send_to(b"ack", peer)?;
+        assert_eq!(client_socket.recv(&mut buffer).with_context(|| format!("{renewal:?}"))?, 3);
+    }
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use crate::turn::lab_alone;
 
 /// 0.2 % of one CPU, of a build without optimisation.
 const CPU_IN_5_S: Duration = Duration::from_millis(10);
+/// How often it is looked at, at most.
+const ATTEMPTS: usize = 4;
 /// The most that may be resident with one queue and default sizes, in KiB.
 const RESIDENT_KIB: u64 = 64 * 1024;
 
@@ -20,9 +22,16 @@ fn idle_portald_takes_no_cpu_and_little_memory() -> Result<()> {
     // So that everything that is made at first use has been made.
     a_stranger(&lab.guest)?;
     thread::sleep(Duration::from_secs(1));
-    let before = time_on_cpu(portald.pid())?;
-    thread::sleep(Duration::from_secs(5));
-    let spent = time_on_cpu(portald.pid())?.saturating_sub(before);
+    // The least of a few: whatever else the machine does, a cold cache for one, can only add to it.
+    let mut spent = Duration::MAX;
+    for _ in 0..ATTEMPTS {
+        let before = time_on_cpu(portald.pid())?;
+        thread::sleep(Duration::from_secs(5));
+        spent = spent.min(time_on_cpu(portald.pid())?.saturating_sub(before));
+        if spent <= CPU_IN_5_S {
+            break;
+        }
+    }
     let status = fs::read_to_string(format!("/proc/{}/status", portald.pid()))?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let resident: u64 = resident.trim().trim_end_matches(" kB").parse()?;

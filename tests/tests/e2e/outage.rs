@@ -23,7 +23,9 @@ use crate::{
 #[test]
 fn a_kill_between_handshake_and_request_loses_nothing_and_lets_nothing_through() -> Result<()> {
     let lab = lab_alone()?;
+    let begun = Instant::now();
     let mut portald = Portald::start(&lab, &Settings::default())?;
+    let start = begun.elapsed();
     let expected = SITES.into_iter().map(|site| the_511(&lab, site)).collect::<Result<Vec<_>>>()?;
     done(&lab, &["allow", OTHER_MAC])?;
     let file = lab.directory().join("transfer");
@@ -50,9 +52,11 @@ fn a_kill_between_handshake_and_request_loses_nothing_and_lets_nothing_through()
     }
     thread::sleep(Duration::from_millis(1500));
     let grown = arrived() - before;
+    let begun = Instant::now();
     portald.restart(&lab)?;
-    let outage = killed.elapsed();
-    assert!(outage < Duration::from_secs(3), "the restart took {outage:?}");
+    let (restart, outage) = (begun.elapsed(), killed.elapsed());
+    // Beside the first start, which the machine's speed is in: taking the gate over is no more work than making it.
+    assert!(restart < 2 * start + Duration::from_secs(1), "the restart took {restart:?}, the start {start:?}");
     for (_, stream) in &mut after {
         stream.write_all(REQUEST)?;
     }

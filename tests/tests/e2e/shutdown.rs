@@ -24,7 +24,7 @@ fn sigterm_keeps_the_gate_and_the_next_start_takes_over() -> Result<()> {
         &lab.directory().join("transfer.log"),
     )?;
     let first = program(&lab)?;
-    let status = portald.stop(Duration::from_secs(5))?;
+    let status = portald.stop(Duration::from_secs(30))?;
     assert!(status.success(), "{status}");
     assert_eq!(program(&lab)?, first, "the gate must stay attached");
     nothing_gets_through(&lab.guest)?;

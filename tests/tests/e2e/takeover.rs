@@ -30,7 +30,7 @@ fn a_refused_takeover_leaves_the_old_gate_as_it_was() -> Result<()> {
     let mut portald = Portald::start(&lab, &Settings::default())?;
     done(&lab, &["allow", OTHER_MAC])?;
     let gate = program(&lab)?;
-    assert!(portald.stop(Duration::from_secs(5))?.success());
+    assert!(portald.stop(Duration::from_secs(30))?.success());
     login_port_is_open(&lab).context("after the stop")?;
 
     let listen = format!("[portal]\nlisten = [\"{GATEWAY_V4}:8081\", \"[{GATEWAY_V6}]:8081\"]\n");

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -34,7 +33,7 @@ fn namespaces(pid: u32) -> Result<Vec<String>> {
 
 /// Starts `lab up` and waits until it is up.
 fn lab_up(log: &Path) -> Result<Service> {
-    let up = Service::start("lab up", Command::new(env!("CARGO_BIN_EXE_lab")).arg("up"), log)?;
+    let up = Service::start("lab up", portal_tools::command(env!("CARGO_BIN_EXE_lab")).arg("up"), log)?;
     wait_for("a lab", Duration::from_secs(30), || up.log().contains("Ctrl-C").then_some(()))?;
     assert_eq!(namespaces(up.pid())?.len(), 4);
     Ok(up)

@@ -88,7 +88,7 @@ impl Watch {
                 let packets = self.packets(addresses);
                 packets.iter().any(|line| line.contains(&version) && line.contains(rest)).then_some(())
             };
-            wait_for(&format!("the guest's `{knock}` in the internet"), Duration::from_secs(5), arrived)
+            wait_for(&format!("the guest's `{knock}` in the internet"), Duration::from_secs(30), arrived)
                 .with_context(|| self.sniffer.log())?;
         }
         let packets = self.packets(stranger);

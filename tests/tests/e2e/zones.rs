@@ -78,7 +78,7 @@ fn two_networks_have_their_own_policy_portal_and_sessions() -> Result<()> {
     assert_eq!(zones, ["guest", "second"], "{clients}");
 
     // All of this outlives the daemon.
-    assert!(portald.stop(Duration::from_secs(5))?.success());
+    assert!(portald.stop(Duration::from_secs(30))?.success());
     a_guest(&visitor)?;
     portald.restart(&lab)?;
     a_guest(&lab.guest)?;
@@ -124,7 +124,7 @@ fn in_shadow_mode_everything_passes_and_is_counted() -> Result<()> {
     assert_eq!(counted(&lab, Some("guest"), true, "no_zone")?, 2);
     assert_eq!(counted(&lab, Some("guest"), true, "vlan_tags")?, 1);
     assert_eq!(counted(&lab, None, false, "no_zone")?, 0);
-    assert!(portald.stop(Duration::from_secs(5))?.success());
+    assert!(portald.stop(Duration::from_secs(30))?.success());
     // As it was, without portald.
     ensure!(passes_under(&lab, UNKNOWN[0])?);
 

@@ -1,6 +1,6 @@
 //! The gate under test: the loaded programs and the same decision on the host, over the same tables.
 
-use std::{collections::BTreeMap, os::fd::AsRawFd as _, process::Command, sync::atomic::Ordering};
+use std::{collections::BTreeMap, os::fd::AsRawFd as _, sync::atomic::Ordering};
 
 use aya::{
     maps::{HashMap, Map, MapData, MapInfo},
@@ -411,6 +411,6 @@ pub(crate) fn action(number: u32) -> Action {
 pub(crate) fn own_namespace() {
     // SAFETY: a network namespace shares nothing with memory or file descriptors; it ends with the thread.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("a network namespace of its own; this test needs root");
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
+    let up = portal_tools::command("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
     assert!(up.success(), "loopback comes up");
 }

@@ -8,7 +8,6 @@
 
 use std::{
     os::fd::AsRawFd as _,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -236,6 +235,6 @@ fn index_of(interface: &str) -> u32 {
 }
 
 fn ip(words: &str) {
-    let status = Command::new("ip").args(words.split_whitespace()).status().expect("iproute2 is installed");
+    let status = portal_tools::command("ip").args(words.split_whitespace()).status().expect("iproute2 is installed");
     assert!(status.success(), "ip {words}");
 }

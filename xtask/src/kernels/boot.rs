@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::child::{Interrupts, named};
 use crate::requirements::{EMULATOR, What};
-use crate::{environment, unpack};
+use crate::unpack;
 
 /// What the guest has printed.
 pub(super) struct Spoken {
@@ -104,14 +104,14 @@ impl Drop for Machine {
     }
 }
 
-/// The emulator: the one on PATH, or the unpacked one with its libraries. It finds its own files beside itself.
+/// The emulator: the installed one, or the unpacked one with its libraries. It finds its own files beside itself.
 ///
 /// It dies with this process, however that ends, so that none is ever left behind.
 fn emulator() -> Result<Command> {
     let What::Program(program) = EMULATOR.what else { bail!("{} is no program", EMULATOR.package) };
-    let mut command = environment::command("setpriv");
+    let mut command = portal_tools::command("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
-    if let Some(installed) = environment::find(program) {
+    if let Some(installed) = unpack::program(program) {
         command.arg(installed);
         return Ok(command);
     }

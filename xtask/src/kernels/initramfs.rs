@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -53,7 +53,7 @@ pub(super) fn make(kernel: &Path, programs: &[Program]) -> Result<Vec<u8>> {
         archive.file(format!("modules/{number}-{name}.ko"), 0o644, bytes);
     }
     for tool in TOOLS {
-        let program = environment::find(tool).with_context(|| format!("{tool} is not on PATH"))?;
+        let program = portal_tools::find(tool).with_context(|| format!("{tool} is not installed"))?;
         executable(&mut archive, &Path::new("usr/bin").join(tool), &program)?;
     }
     for binary in BINARIES {
@@ -81,7 +81,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 /// Adds a program and the shared libraries that it needs, which stay where the linker looks for them.
 fn executable(archive: &mut Archive, place: &Path, program: &Path) -> Result<()> {
     archive.file(place, 0o755, read(program)?);
-    let mut command = environment::command("ldd");
+    let mut command = portal_tools::command("ldd");
     command.arg(program).env("LC_ALL", "C").stdin(Stdio::null());
     let output = command.output().with_context(|| format!("cannot start {}", named(&command)))?;
     let shown = String::from_utf8_lossy(&output.stdout);
@@ -161,7 +161,7 @@ fn module(file: &Path, busybox: &Path) -> Result<Vec<u8>> {
     if file.extension().is_none_or(|extension| extension != "xz") {
         return read(file);
     }
-    let mut command = Command::new(busybox);
+    let mut command = portal_tools::command(busybox);
     command.arg("xzcat").arg(file).stdin(Stdio::null());
     let output = command.output().with_context(|| format!("cannot start {}", named(&command)))?;
     if !output.status.success() {

@@ -1,6 +1,6 @@
 //! Over the real kernel: interfaces in a network namespace, and pins on a BPF file system of the test's own.
 
-use std::{path::Path, process::Command, sync::RwLock};
+use std::{path::Path, sync::RwLock};
 
 use super::*;
 use crate::{
@@ -15,7 +15,7 @@ struct BpfFs(tempfile::TempDir);
 impl BpfFs {
     fn mount() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
+        let mounted = portal_tools::command("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
         assert!(mounted.success(), "mounting needs root");
         Self(directory)
     }
@@ -23,7 +23,7 @@ impl BpfFs {
 
 impl Drop for BpfFs {
     fn drop(&mut self) {
-        let _: std::io::Result<_> = Command::new("umount").arg(self.0.path()).status();
+        let _: std::io::Result<_> = portal_tools::command("umount").arg(self.0.path()).status();
     }
 }
 
@@ -39,7 +39,7 @@ fn interfaces_of_the_test() {
         ip(&format!("link set {name}p up"));
         ip(&format!("address add {address} dev {name}"));
         ip(&format!("link set {name} up"));
-        let untagged = Command::new("ethtool").args(["-K", name, "rxvlan", "off"]).output().unwrap();
+        let untagged = portal_tools::command("ethtool").args(["-K", name, "rxvlan", "off"]).output().unwrap();
         assert!(untagged.status.success());
     }
 }

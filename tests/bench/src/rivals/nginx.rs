@@ -8,7 +8,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    process::Command,
     time::Duration,
 };
 
@@ -194,7 +193,7 @@ fn neighbours(gateway: &Namespace, wire: &Wire, clients: u32, directory: &std::p
     }
     let file = directory.join("neighbours");
     fs::write(&file, batch)?;
-    let mut command = Command::new("ip");
+    let mut command = portal_tools::command("ip");
     command.args(["-n", gateway.name(), "-batch"]).arg(file);
     run(&mut command, Duration::from_mins(1))?.success().context("cannot fill the neighbour table")?;
     Ok(())

@@ -114,7 +114,7 @@ impl OpenNds {
 
     /// A command where openNDS is.
     fn inside(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = portal_tools::command("nsenter");
         command.args(["--net", "--mount", "--target", &self.service.pid().to_string(), program]);
         command
     }
