@@ -190,6 +190,10 @@ reasons! {
     73 LengthField Dropped "length_field" "An IEEE 802.3 frame with a length where the EtherType should be.";
     74 AnswerHeld Dropped "dns_answer_held" "A DNS answer that names of the walled garden could be learned from, but the daemon has fallen behind: the client asks again.";
     75 ArpMalformed Dropped "arp_malformed" "An ARP packet that is not one of IPv4 over Ethernet.";
+
+    100 ConnectionOfAnother Dropped "connection_of_another" "A segment of a connection to the portal that another station began.";
+    101 ConnectionHidden Dropped "connection_hidden" "What may be a segment of a connection to the portal, but in fragments or behind IPv6 extension headers.";
+    102 BudgetConnections Dropped "budget_connections" "More connections to the portal than one client may begin.";
 }
 
 /// Room for reasons in a counter block: a power of two, so that an index can be masked.

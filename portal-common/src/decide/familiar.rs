@@ -4,7 +4,12 @@
 //! Of what is each client's own it reads three to five cache lines: the index's two, and one to three of the client's row.
 //! Whoever has no session is found out here too, so that it is not looked for twice.
 
-use super::{Action, Member, Place, Tables, addresses, link::Link, network::USUAL_LEN, refusal};
+use super::{
+    Action, Member, Place, Tables, addresses,
+    link::Link,
+    network::{USUAL_LEN, mapped},
+    refusal,
+};
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
@@ -64,7 +69,7 @@ fn behind<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
     };
     let client = client.in_zone(zone);
     let now_ns = tables.now_ns();
-    let claimed = claimed::<AT, F, T>(frame, tables, ether_type);
+    let claimed = claimed::<AT, F, T>(frame, tables, config, ether_type);
     // What is not metered may need no more than this.
     if !config.is_accounting() && claimed.is_some_and(|address| tables.rests(client, address, now_ns)) {
         let row = Counters::row(zone, false);
@@ -115,6 +120,7 @@ fn member<'a, F: Frame + ?Sized, T: Tables>(
 fn claimed<const AT: usize, F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
+    config: &GateConfig,
     ether_type: u16,
 ) -> Option<AddressWord> {
     let len = frame.head_len();
@@ -122,21 +128,32 @@ fn claimed<const AT: usize, F: Frame + ?Sized, T: Tables>(
         return None;
     }
     match ether_type {
-        p::ETHER_IPV4 => ipv4::<AT, F>(frame, len),
-        p::ETHER_IPV6 => ipv6::<AT, F>(frame, len, &tables.address_hash()),
+        p::ETHER_IPV4 => ipv4::<AT, F>(frame, config, len),
+        p::ETHER_IPV6 => ipv6::<AT, F>(frame, config, len, &tables.address_hash()),
         _ => None,
     }
 }
 
+/// Where the destination port is in a TCP header.
+const PORT_AT: usize = 2;
+
 /// The source, of a header without options that holds what it says, and that may be a guest's.
 #[inline(always)]
-fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<AddressWord> {
+fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, config: &GateConfig, len: usize) -> Option<AddressWord> {
     const LEN: usize = 20;
     const WITHOUT_OPTIONS: u8 = 0x45;
     let h = frame.read::<LEN>(AT)?;
     let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
     if h[0] != WITHOUT_OPTIONS || total_len < LEN || AT + total_len > len {
         return None;
+    }
+    // Who connects to the portal is for the rules to note. Of fragments the first has the ports, and the others are nothing without it.
+    if h[9] == p::TCP {
+        let port = u16::from_be_bytes(frame.read::<2>(AT + LEN + PORT_AT)?);
+        let destination = || Some(mapped(u32::from_be_bytes(frame.read::<4>(AT + 16)?)));
+        if config.may_be_portal(port) && config.may_serve_at(destination()?, port) {
+            return None;
+        }
     }
     // Whether it plays a DHCP server is for the rules to say.
     if h[9] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCP_SERVER.to_be_bytes() {
@@ -147,14 +164,27 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<Add
     (source != 0).then(|| AddressWord::v4(source))
 }
 
-/// As [`ipv4`]. All ICMPv6 goes the long way: neighbour and router discovery are part of it.
+/// As [`ipv4`]. All ICMPv6 goes the long way: neighbour and router discovery are part of it. So does what is behind extension headers: it could be anything.
 #[inline(always)]
-fn ipv6<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize, hash: &AddressHash) -> Option<AddressWord> {
+fn ipv6<const AT: usize, F: Frame + ?Sized>(
+    frame: &F,
+    config: &GateConfig,
+    len: usize,
+    hash: &AddressHash,
+) -> Option<AddressWord> {
     const LEN: usize = 40;
     let h = frame.read::<8>(AT)?;
     let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
-    if h[0] >> 4 != 6 || h[6] == p::ICMPV6 || AT + LEN + payload_len > len {
+    if h[0] >> 4 != 6 || h[6] == p::ICMPV6 || p::extends_v6(h[6]) || AT + LEN + payload_len > len {
         return None;
+    }
+    if h[6] == p::TCP {
+        let port = u16::from_be_bytes(frame.read::<2>(AT + LEN + PORT_AT)?);
+        let word = |at| Some(u64::from_be_bytes(frame.read::<8>(at)?));
+        let destination = || Some([word(AT + 24)?, word(AT + 32)?]);
+        if config.may_be_portal(port) && config.may_serve_at(destination()?, port) {
+            return None;
+        }
     }
     if h[6] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCPV6_SERVER.to_be_bytes() {
         return None;

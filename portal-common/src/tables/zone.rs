@@ -2,7 +2,7 @@
 
 use core::mem::{align_of, size_of};
 
-use super::ServiceKey;
+use super::{Service, ServiceKey};
 use crate::budget::{Class, Limit};
 
 /// How many zones the gate can guard.
@@ -152,6 +152,8 @@ pub struct GateConfig {
     rate_burst_ns: u64,
     /// Which destinations may be among the services: see [`GateConfig::may_serve`].
     services: [u64; SERVICE_WORDS],
+    /// Which ports the portal's services may have: see [`GateConfig::may_be_portal`].
+    portal_ports: u64,
     limits: [Limit; Class::COUNT],
 }
 
@@ -159,10 +161,15 @@ const SERVICE_WORDS: usize = 4;
 
 /// Which bit of which word of the filter is a destination's. Not the protocol's: nearly all is one.
 #[inline(always)]
-const fn service_bit(key: &ServiceKey) -> (usize, u64) {
-    let [high, low] = key.address().words();
-    let mixed = (low ^ high.rotate_left(24) ^ (key.port() as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+const fn service_bit([high, low]: [u64; 2], port: u16) -> (usize, u64) {
+    let mixed = (low ^ high.rotate_left(24) ^ (port as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 62) as usize, 1 << (mixed >> 56 & 63))
+}
+
+/// The bit of a port. Those of the web, 80 and 443, are not those of the ports that portals have beside them, 8080 and 8443.
+#[inline(always)]
+const fn port_bit(port: u16) -> u64 {
+    1 << ((port ^ port >> 6) & 63)
 }
 
 const READY: u32 = 1;
@@ -183,6 +190,7 @@ impl GateConfig {
         xsk_base: 0,
         rate_burst_ns: 0,
         services: [0; SERVICE_WORDS],
+        portal_ports: 0,
         limits: [Limit::NONE; Class::COUNT],
     };
 
@@ -200,6 +208,7 @@ impl GateConfig {
             xsk_base: 0,
             rate_burst_ns: Self::DEFAULT_RATE_BURST_NS,
             services: [u64::MAX; SERVICE_WORDS],
+            portal_ports: u64::MAX,
             limits: Limit::DEFAULTS,
         }
     }
@@ -271,20 +280,35 @@ impl GateConfig {
 
     /// With these destinations as the only ones that can be among the services. Without, any can.
     #[must_use]
-    pub fn with_services<'a>(self, services: impl IntoIterator<Item = &'a ServiceKey>) -> Self {
-        let mut words = [0; SERVICE_WORDS];
-        for key in services {
-            let (word, bit) = service_bit(key);
+    pub fn with_services<'a>(self, services: impl IntoIterator<Item = (&'a ServiceKey, &'a Service)>) -> Self {
+        let (mut words, mut portal_ports) = ([0; SERVICE_WORDS], 0);
+        for (key, service) in services {
+            let (word, bit) = service_bit(key.address().words(), key.port());
             words[word] |= bit;
+            if matches!(service, Service::Portal) {
+                portal_ports |= port_bit(key.port());
+            }
         }
-        Self { services: words, ..self }
+        Self { services: words, portal_ports, ..self }
     }
 
     /// Whether the destination may be among the services; if not, the table need not be asked, which costs some 40 ns: a Bloom filter with one hash.
     /// Of a hundred strangers' destinations fewer than ten come through with twenty services.
     #[inline(always)]
     pub const fn may_serve(&self, destination: &ServiceKey) -> bool {
-        let (word, bit) = service_bit(destination);
+        self.may_serve_at(destination.address().words(), destination.port())
+    }
+
+    /// Whether this port may be one of the portal's services': of most packets that says already that they are not for them.
+    #[inline(always)]
+    pub const fn may_be_portal(&self, port: u16) -> bool {
+        self.portal_ports & port_bit(port) != 0
+    }
+
+    /// As [`GateConfig::may_serve`], of an address in words.
+    #[inline(always)]
+    pub const fn may_serve_at(&self, address: [u64; 2], port: u16) -> bool {
+        let (word, bit) = service_bit(address, port);
         self.services[word] & bit != 0
     }
 
@@ -379,4 +403,4 @@ const _: () = assert!(ZONE_ROWS.is_power_of_two() && MAX_ZONES < 0xff);
 const _: () = assert!(size_of::<ZoneRow>() == 8 && align_of::<ZoneRow>() == 8);
 const _: () = assert!(size_of::<Attachment>() == 8 && align_of::<Attachment>() == 8);
 const _: () =
-    assert!(size_of::<GateConfig>() == 24 + 8 * SERVICE_WORDS + 16 * Class::COUNT && align_of::<GateConfig>() == 8);
+    assert!(size_of::<GateConfig>() == 24 + 8 * SERVICE_WORDS + 8 + 16 * Class::COUNT && align_of::<GateConfig>() == 8);
