@@ -147,17 +147,20 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, config: &GateConfig, len:
     if h[0] != WITHOUT_OPTIONS || total_len < LEN || AT + total_len > len {
         return None;
     }
-    // Who connects to the portal is for the rules to note. Of fragments the first has the ports, and the others are nothing without it.
-    if h[9] == p::TCP {
-        let port = u16::from_be_bytes(frame.read::<2>(AT + LEN + PORT_AT)?);
-        let destination = || Some(mapped(u32::from_be_bytes(frame.read::<4>(AT + 16)?)));
-        if config.may_be_portal(port) && config.may_serve_at(destination()?, port) {
+    if h[9] == p::UDP {
+        // Whether it plays a DHCP server is for the rules to say.
+        if frame.read::<2>(AT + LEN)? == p::PORT_DHCP_SERVER.to_be_bytes() {
             return None;
         }
-    }
-    // Whether it plays a DHCP server is for the rules to say.
-    if h[9] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCP_SERVER.to_be_bytes() {
-        return None;
+    } else if h[9] == p::TCP {
+        // Who connects to the portal is for the rules to note. Of fragments the first has the ports, and the others are nothing without it.
+        let port = frame.read::<2>(AT + LEN + PORT_AT)?;
+        if config.may_be_portal(port) {
+            let destination = mapped(u32::from_be_bytes(frame.read::<4>(AT + 16)?));
+            if config.may_serve_at(destination, u16::from_be_bytes(port)) {
+                return None;
+            }
+        }
     }
     // Read by itself: the compiler would put it together byte by byte.
     let source = u32::from_be_bytes(frame.read::<4>(AT + 12)?);
@@ -175,18 +178,22 @@ fn ipv6<const AT: usize, F: Frame + ?Sized>(
     const LEN: usize = 40;
     let h = frame.read::<8>(AT)?;
     let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
-    if h[0] >> 4 != 6 || h[6] == p::ICMPV6 || p::extends_v6(h[6]) || AT + LEN + payload_len > len {
+    if h[0] >> 4 != 6 || h[6] == p::ICMPV6 || AT + LEN + payload_len > len {
         return None;
     }
-    if h[6] == p::TCP {
-        let port = u16::from_be_bytes(frame.read::<2>(AT + LEN + PORT_AT)?);
-        let word = |at| Some(u64::from_be_bytes(frame.read::<8>(at)?));
-        let destination = || Some([word(AT + 24)?, word(AT + 32)?]);
-        if config.may_be_portal(port) && config.may_serve_at(destination()?, port) {
+    if h[6] == p::UDP {
+        if frame.read::<2>(AT + LEN)? == p::PORT_DHCPV6_SERVER.to_be_bytes() {
             return None;
         }
-    }
-    if h[6] == p::UDP && frame.read::<2>(AT + LEN)? == p::PORT_DHCPV6_SERVER.to_be_bytes() {
+    } else if h[6] == p::TCP {
+        let port = frame.read::<2>(AT + LEN + PORT_AT)?;
+        if config.may_be_portal(port) {
+            let word = |at| Some(u64::from_be_bytes(frame.read::<8>(at)?));
+            if config.may_serve_at([word(AT + 24)?, word(AT + 32)?], u16::from_be_bytes(port)) {
+                return None;
+            }
+        }
+    } else if p::extends_v6(h[6]) {
         return None;
     }
     let source = [u64::from_be_bytes(frame.read::<8>(AT + 8)?), u64::from_be_bytes(frame.read::<8>(AT + 16)?)];

@@ -152,8 +152,11 @@ pub struct GateConfig {
     rate_burst_ns: u64,
     /// Which destinations may be among the services: see [`GateConfig::may_serve`].
     services: [u64; SERVICE_WORDS],
-    /// Which ports the portal's services may have: see [`GateConfig::may_be_portal`].
-    portal_ports: u64,
+    /// Which ports the portal's services may have: those that are this one, where it counts. In network order. See [`GateConfig::may_be_portal`].
+    portal_port: [u8; 2],
+    /// Which of its bits count.
+    portal_port_mask: [u8; 2],
+    reserved: u32,
     limits: [Limit; Class::COUNT],
 }
 
@@ -164,12 +167,6 @@ const SERVICE_WORDS: usize = 4;
 const fn service_bit([high, low]: [u64; 2], port: u16) -> (usize, u64) {
     let mixed = (low ^ high.rotate_left(24) ^ (port as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 62) as usize, 1 << (mixed >> 56 & 63))
-}
-
-/// The bit of a port. Those of the web, 80 and 443, are not those of the ports that portals have beside them, 8080 and 8443.
-#[inline(always)]
-const fn port_bit(port: u16) -> u64 {
-    1 << ((port ^ port >> 6) & 63)
 }
 
 const READY: u32 = 1;
@@ -190,7 +187,9 @@ impl GateConfig {
         xsk_base: 0,
         rate_burst_ns: 0,
         services: [0; SERVICE_WORDS],
-        portal_ports: 0,
+        portal_port: [0; 2],
+        portal_port_mask: [0; 2],
+        reserved: 0,
         limits: [Limit::NONE; Class::COUNT],
     };
 
@@ -208,7 +207,9 @@ impl GateConfig {
             xsk_base: 0,
             rate_burst_ns: Self::DEFAULT_RATE_BURST_NS,
             services: [u64::MAX; SERVICE_WORDS],
-            portal_ports: u64::MAX,
+            portal_port: [0; 2],
+            portal_port_mask: [0; 2],
+            reserved: 0,
             limits: Limit::DEFAULTS,
         }
     }
@@ -281,15 +282,20 @@ impl GateConfig {
     /// With these destinations as the only ones that can be among the services. Without, any can.
     #[must_use]
     pub fn with_services<'a>(self, services: impl IntoIterator<Item = (&'a ServiceKey, &'a Service)>) -> Self {
-        let (mut words, mut portal_ports) = ([0; SERVICE_WORDS], 0);
+        let mut words = [0; SERVICE_WORDS];
+        let mut ports = None;
         for (key, service) in services {
             let (word, bit) = service_bit(key.address().words(), key.port());
             words[word] |= bit;
             if matches!(service, Service::Portal) {
-                portal_ports |= port_bit(key.port());
+                let (first, mask) = ports.unwrap_or((key.port(), u16::MAX));
+                ports = Some((first, mask & !(first ^ key.port())));
             }
         }
-        Self { services: words, portal_ports, ..self }
+        // Where there is none, no packet is for it: TCP has no port 0.
+        let (port, mask) = ports.unwrap_or((0, u16::MAX));
+        let (portal_port, portal_port_mask) = (port.to_be_bytes(), mask.to_be_bytes());
+        Self { services: words, portal_port, portal_port_mask, ..self }
     }
 
     /// Whether the destination may be among the services; if not, the table need not be asked, which costs some 40 ns: a Bloom filter with one hash.
@@ -299,10 +305,12 @@ impl GateConfig {
         self.may_serve_at(destination.address().words(), destination.port())
     }
 
-    /// Whether this port may be one of the portal's services': of most packets that says already that they are not for them.
+    /// Whether this port, in network order, may be one of the portal's services': exact where all have one, or differ in few bits. Of most packets that says
+    /// already that they are not for them.
     #[inline(always)]
-    pub const fn may_be_portal(&self, port: u16) -> bool {
-        self.portal_ports & port_bit(port) != 0
+    pub const fn may_be_portal(&self, port: [u8; 2]) -> bool {
+        let (own, mask) = (u16::from_ne_bytes(self.portal_port), u16::from_ne_bytes(self.portal_port_mask));
+        (u16::from_ne_bytes(port) ^ own) & mask == 0
     }
 
     /// As [`GateConfig::may_serve`], of an address in words.
