@@ -101,10 +101,9 @@ fn note<T: Tables>(tables: &T, key: &ConnectionKey, client: ClientKey, begins: b
     let is_own = match noted {
         Some(noted) if noted.client == client => true,
         Some(_) if !begins || age < OVER_AFTER_NS => return Some(Reason::ConnectionOfAnother),
-        Some(_) => false,
         // Of a connection that the gate did not see begin: the page does not know whose it is, and says so.
         None if !begins => return None,
-        None => false,
+        Some(_) | None => false,
     };
     if is_own && age < RENEWED_EVERY_NS {
         return None;
