@@ -153,8 +153,8 @@ pub struct Budgets<W> {
     pub buckets: [W; Class::COUNT],
     /// When it was last told that one was spent, nanoseconds of CLOCK_MONOTONIC.
     pub told_ns: W,
-    /// Keeps the layout a power of two.
-    pub reserved: W,
+    /// A token bucket for the connections to the portal's services that it begins: whether or not it is logged in.
+    pub connections: W,
 }
 
 const _: () = assert!(size_of::<Limit>() == 16);

@@ -9,12 +9,12 @@ use std::{collections::HashMap, vec::Vec};
 use crate::{
     Reason,
     budget::Budgets,
-    decide::{Admission, Binding, Case, Tables, admit, bind, contradiction, stranger},
+    decide::{Admission, Binding, Case, Tables, admit, bind, contradiction, follow, stranger},
     event::Event,
     frame::Frame,
     tables::{
-        Address, AddressHash, AddressWord, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig,
-        OwnedAddress, OwnedWord, Service, ServiceKey, Session, Source, Zone,
+        Address, AddressHash, AddressWord, Attachment, ClientKey, ClientState, ConnectionKey, ConnectionNote,
+        CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, Session, Source, Zone,
     },
 };
 
@@ -48,6 +48,8 @@ pub struct HostTables {
     pub owners: RefCell<HashMap<OwnedAddress, ClientKey>>,
     /// What strangers have spent.
     pub strangers: HashMap<ClientKey, Budgets<AtomicU64>>,
+    /// Who has begun which connection to the portal.
+    pub connections: RefCell<HashMap<ConnectionKey, ConnectionNote>>,
     /// The secrets behind the SYN cookies.
     pub keys: CookieKeys,
     /// Now, in nanoseconds of CLOCK_MONOTONIC.
@@ -74,6 +76,7 @@ impl HostTables {
             learned: HashMap::new(),
             owners: RefCell::default(),
             strangers: HashMap::new(),
+            connections: RefCell::default(),
             keys,
             now_ns: 0,
             events: RefCell::default(),
@@ -167,6 +170,15 @@ impl Tables for HostTables {
         true
     }
 
+    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionNote> {
+        self.connections.borrow().get(key).copied()
+    }
+
+    fn note(&self, key: &ConnectionKey, note: ConnectionNote, _anew: bool) -> bool {
+        self.connections.borrow_mut().insert(*key, note);
+        true
+    }
+
     fn cookie_keys(&self) -> Option<&CookieKeys> {
         Some(&self.keys)
     }
@@ -189,6 +201,10 @@ impl Tables for HostTables {
 
     fn admit(&self, request: &Admission) -> Option<Reason> {
         admit(self, request)
+    }
+
+    fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case) {
+        follow(frame, self, config, case);
     }
 
     fn now_ns(&self) -> u64 {

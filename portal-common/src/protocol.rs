@@ -67,6 +67,12 @@ pub(crate) mod icmpv6 {
     pub(crate) const REDIRECT_BYTE: u16 = REDIRECT as u16;
 }
 
+/// Whether an IPv6 header of this number stands between the IPv6 header and what the packet carries (RFC 8200 section 4, IANA's list of extension headers).
+#[inline(always)]
+pub(crate) const fn extends_v6(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS | AUTHENTICATION | MOBILITY | HIP | SHIM6)
+}
+
 /// A header's flags: some of [`crate::flag`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpFlags(pub(crate) u8);

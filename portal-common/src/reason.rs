@@ -219,6 +219,10 @@ reasons! {
     78 DhcpIdentity Dropped "dhcp_identity" "A DHCP client's message for another station, from a relay, or that cannot be read to its end (RFC 7039).";
     79 HiddenDiscovery Dropped "hidden_discovery" "Neighbour discovery or DHCPv6 behind extension headers or in fragments (RFC 6980, RFC 7113).";
     80 ForeignSource Dropped "foreign_source" "A source address that is not of this network (BCP 38, RFC 2827).";
+
+    100 ConnectionOfAnother Dropped "connection_of_another" "A segment of a connection to the portal that another station began.";
+    101 ConnectionHidden Dropped "connection_hidden" "What may be a segment of a connection to the portal, but in fragments or behind IPv6 extension headers.";
+    102 BudgetConnections Dropped "budget_connections" "More connections to the portal than one client may begin.";
 }
 
 /// Room for reasons in a counter block: a power of two, so that an index can be masked.

@@ -8,8 +8,8 @@ use crate::{
     budget::Budgets,
     event::Lost,
     tables::{
-        AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, CookieKeys, Counters, GardenKey,
-        GateConfig, KnownAnswer, OwnedWord, RecentPass, SealKeys, ServiceKey, Session, ZoneRow,
+        AddressOwner, Attachment, Bucket, ClientKey, ClientRow, ClientState, ConnectionKey, ConnectionNote, CookieKeys,
+        Counters, GardenKey, GateConfig, KnownAnswer, OwnedWord, RecentPass, SealKeys, ServiceKey, Session, ZoneRow,
     },
 };
 
@@ -30,6 +30,8 @@ pod!(
     ClientKey,
     ClientRow<u64>,
     ClientState<u64>,
+    ConnectionKey,
+    ConnectionNote,
     CookieKeys,
     Counters,
     GardenKey,

@@ -10,7 +10,7 @@ use aya_ebpf::bindings::xdp_md;
 use portal_common::{
     Reason,
     budget::Class,
-    decide::{Admission, Binding, Tables as _, admit, bind, contradiction, stranger},
+    decide::{Admission, Binding, Tables as _, admit, bind, contradiction, follow, stranger},
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
 
@@ -62,6 +62,12 @@ pub(crate) fn call_contradiction(live: bool, ctx: *mut xdp_md) -> Option<Reason>
         0 => None,
         reason => Some(Reason::of_contradiction(reason)),
     }
+}
+
+/// [`follow`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_follow(live: bool, ctx: *mut xdp_md) {
+    portal_follow(ctx, u64::from(live));
 }
 
 /// [`admit`], across registers.
@@ -133,6 +139,21 @@ extern "C" fn portal_contradiction(ctx: *mut xdp_md, live: u64) -> u32 {
         Some(reason) => reason as u32,
         None => 0,
     }
+}
+
+/// As [`portal_stranger`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_follow(ctx: *mut xdp_md, live: u64) -> u32 {
+    let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 1 };
+    let (dry, wet) = (Kernel::<false> { ifindex: ANY_INTERFACE, ctx }, Kernel::<true> { ifindex: ANY_INTERFACE, ctx });
+    let Some(config) = dry.config(case.client().zone()) else { return 1 };
+    if live == 0 {
+        follow(&Packet::over(ctx), &dry, config, case);
+    } else {
+        follow(&Packet::over(ctx), &wet, config, case);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]

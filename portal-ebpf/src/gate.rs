@@ -20,6 +20,8 @@ use crate::{
 /// Guards the interface it is attached to.
 #[expect(clippy::needless_pass_by_value, reason = "the entry point's signature is aya's")]
 #[xdp(frags)]
+// Or the compiler makes a function of it that the entry point calls: 7 ns for each packet.
+#[inline(always)]
 fn gate(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let ifindex = packet.ingress_ifindex();

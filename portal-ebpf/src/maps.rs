@@ -10,9 +10,9 @@ use portal_common::{
     decide::Case,
     event::{Event, FrameRecord, Lost},
     tables::{
-        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
-        KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord,
-        RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
+        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, ConnectionKey, ConnectionNote, CookieKeys, Counters,
+        GardenKey, GateConfig, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES,
+        MAX_QUEUES, MAX_ZONES, OwnedWord, RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -50,6 +50,10 @@ pub(crate) static OWNERS: HashMap<OwnedWord, AddressOwner, 65_536, NO_PREALLOC> 
 /// What strangers have spent. An LRU: a flood of MAC addresses gives the other strangers back what they have spent, and takes nothing from them.
 #[btf_map]
 pub(crate) static STRANGERS: LruHashMap<ClientKey, Budgets<KernelWord>, 65_536> = LruHashMap::new();
+
+/// Who has begun which connection to the portal's services. An LRU: a connection that is not noted is of nobody whom the page knows.
+#[btf_map]
+pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionNote, 32_768> = LruHashMap::new();
 
 /// Where a stranger may go.
 #[btf_map]

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, xdp_md},
+    bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     btf_maps::lpm_trie::Key,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
@@ -14,16 +14,16 @@ use portal_common::{
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
-        Address, AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, CookieKeys,
-        GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, Source, ZONE_PROBES,
-        ZONE_ROWS, Zone,
+        Address, AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, ConnectionKey,
+        ConnectionNote, CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex,
+        Source, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
 use crate::apart;
 use crate::maps::{
-    CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, SERVICES,
-    SOURCES, STRANGERS, ZONES,
+    CASES, CLIENTS, CLOCK, CONFIG, CONNECTIONS, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS,
+    SERVICES, SOURCES, STRANGERS, ZONES,
 };
 use crate::recent;
 use crate::word::KernelWord;
@@ -83,7 +83,7 @@ const EVENTS_PER_SECOND: u64 = 1000;
 const EVENTS_AT_ONCE: u64 = 1000;
 
 /// A stranger that has spent nothing.
-static NEW_STRANGER: Budgets<u64> = Budgets { buckets: [0; 6], told_ns: 0, reserved: 0 };
+static NEW_STRANGER: Budgets<u64> = Budgets { buckets: [0; 6], told_ns: 0, connections: 0 };
 
 impl<const L: bool> Tables for Kernel<L> {
     const LIVE: bool = L;
@@ -212,6 +212,18 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
+    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionNote> {
+        // SAFETY: two aligned words. A row that is evicted meanwhile is no note any more, whichever it becomes.
+        unsafe { CONNECTIONS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn note(&self, key: &ConnectionKey, note: ConnectionNote, anew: bool) -> bool {
+        let flags = if anew { BPF_NOEXIST } else { BPF_ANY };
+        L && CONNECTIONS.insert(key, note, u64::from(flags)).is_ok()
+    }
+
+    #[inline(always)]
     fn cookie_keys(&self) -> Option<&CookieKeys> {
         COOKIE_KEYS.get(0)
     }
@@ -241,6 +253,11 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn admit(&self, request: &Admission) -> Option<Reason> {
         apart::call_admit(L, request)
+    }
+
+    #[inline(always)]
+    fn follow<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, _case: &mut Case) {
+        apart::call_follow(L, self.ctx);
     }
 
     #[inline(always)]

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::{
-    net::SocketAddr,
     os::unix::fs::PermissionsExt as _,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
@@ -40,10 +39,6 @@ use tokio::{runtime::Runtime, sync::watch};
 struct One;
 
 impl Neighbours for One {
-    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
-        Box::pin(async { Ok(None) })
-    }
-
     fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
         let mac = PHONE.parse().unwrap();
         let of = |address: &str| Neighbour { mac, address: address.parse().unwrap() };

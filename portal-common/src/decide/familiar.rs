@@ -4,7 +4,12 @@
 //! Of what is each client's own it reads three to five cache lines: the index's two, and one to three of the client's row.
 //! Whoever has no session is found out here too, so that it is not looked for twice.
 
-use super::{Action, Member, Place, Tables, addresses, link::Link, network::USUAL_LEN, refusal};
+use super::{
+    Action, Member, Place, Tables, addresses,
+    link::Link,
+    network::{USUAL_LEN, mapped},
+    refusal,
+};
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
@@ -64,7 +69,7 @@ fn behind<'a, const AT: usize, F: Frame + ?Sized, T: Tables>(
     };
     let client = client.in_zone(zone);
     let now_ns = tables.now_ns();
-    let claimed = claimed::<AT, F, T>(frame, tables, ether_type);
+    let claimed = claimed::<AT, F, T>(frame, tables, config, ether_type);
     // What is not metered may need no more than this.
     if !config.is_accounting() && claimed.is_some_and(|address| tables.rests(client, address, now_ns)) {
         let row = Counters::row(zone, false);
@@ -115,6 +120,7 @@ fn member<'a, F: Frame + ?Sized, T: Tables>(
 fn claimed<const AT: usize, F: Frame + ?Sized, T: Tables>(
     frame: &F,
     tables: &T,
+    config: &GateConfig,
     ether_type: u16,
 ) -> Option<AddressWord> {
     let len = frame.head_len();
@@ -122,15 +128,18 @@ fn claimed<const AT: usize, F: Frame + ?Sized, T: Tables>(
         return None;
     }
     match ether_type {
-        p::ETHER_IPV4 => ipv4::<AT, F>(frame, len),
-        p::ETHER_IPV6 => ipv6::<AT, F>(frame, len, &tables.address_hash()),
+        p::ETHER_IPV4 => ipv4::<AT, F>(frame, config, len),
+        p::ETHER_IPV6 => ipv6::<AT, F>(frame, config, len, &tables.address_hash()),
         _ => None,
     }
 }
 
+/// Where the destination port is in a TCP header.
+const PORT_AT: usize = 2;
+
 /// The source, of a header without options that holds what it says, and that may be a guest's.
 #[inline(always)]
-fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<AddressWord> {
+fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, config: &GateConfig, len: usize) -> Option<AddressWord> {
     const LEN: usize = 20;
     const WITHOUT_OPTIONS: u8 = 0x45;
     let h = frame.read::<LEN>(AT)?;
@@ -138,43 +147,68 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize) -> Option<Add
     if h[0] != WITHOUT_OPTIONS || total_len < LEN || AT + total_len > len {
         return None;
     }
-    // Whether it is a DHCP message of its own, or a redirect, is for the rules to say.
-    let unusual = match h[9] {
+    match h[9] {
+        // Whether it is a DHCP message is for the rules to say.
         p::UDP => {
             let [source, destination] = ports::<F>(frame, AT + LEN)?;
-            source == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_CLIENT
+            if source == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_SERVER || destination == p::PORT_DHCP_CLIENT
+            {
+                return None;
+            }
         }
-        p::ICMP => matches!(frame.byte(AT + LEN), icmpv4::REDIRECT | icmpv4::ROUTER_ADVERTISEMENT),
-        _ => false,
-    };
-    if unusual {
-        return None;
+        // Who connects to the portal is for the rules to note. Of fragments the first has the ports, and the others are nothing without it.
+        p::TCP => {
+            let port = frame.read::<2>(AT + LEN + PORT_AT)?;
+            if config.may_be_portal(port) {
+                let destination = mapped(u32::from_be_bytes(frame.read::<4>(AT + 16)?));
+                if config.may_serve_at(destination, u16::from_be_bytes(port)) {
+                    return None;
+                }
+            }
+        }
+        p::ICMP if matches!(frame.byte(AT + LEN), icmpv4::REDIRECT | icmpv4::ROUTER_ADVERTISEMENT) => return None,
+        _ => {}
     }
     // Read by itself: the compiler would put it together byte by byte.
     let source = u32::from_be_bytes(frame.read::<4>(AT + 12)?);
     (source != 0).then(|| AddressWord::v4(source))
 }
 
-/// As [`ipv4`]. All ICMPv6 goes the long way, as neighbour and router discovery are part of it; and so do extension headers, behind which it could be.
+/// As [`ipv4`]. All ICMPv6 goes the long way, as neighbour and router discovery are part of it; and so do extension headers, behind which anything could be.
 #[inline(always)]
-fn ipv6<const AT: usize, F: Frame + ?Sized>(frame: &F, len: usize, hash: &AddressHash) -> Option<AddressWord> {
+fn ipv6<const AT: usize, F: Frame + ?Sized>(
+    frame: &F,
+    config: &GateConfig,
+    len: usize,
+    hash: &AddressHash,
+) -> Option<AddressWord> {
     const LEN: usize = 40;
     let h = frame.read::<8>(AT)?;
     let payload_len = usize::from(u16::from_be_bytes([h[4], h[5]]));
     if h[0] >> 4 != 6 || AT + LEN + payload_len > len {
         return None;
     }
-    let usual = match h[6] {
+    match h[6] {
         p::UDP => {
             let [source, destination] = ports::<F>(frame, AT + LEN)?;
-            source != p::PORT_DHCPV6_SERVER
-                && destination != p::PORT_DHCPV6_SERVER
-                && destination != p::PORT_DHCPV6_CLIENT
+            if source == p::PORT_DHCPV6_SERVER
+                || destination == p::PORT_DHCPV6_SERVER
+                || destination == p::PORT_DHCPV6_CLIENT
+            {
+                return None;
+            }
         }
-        protocol => protocol == p::TCP || protocol == p::ESP,
-    };
-    if !usual {
-        return None;
+        p::TCP => {
+            let port = frame.read::<2>(AT + LEN + PORT_AT)?;
+            if config.may_be_portal(port) {
+                let word = |at| Some(u64::from_be_bytes(frame.read::<8>(at)?));
+                if config.may_serve_at([word(AT + 24)?, word(AT + 32)?], u16::from_be_bytes(port)) {
+                    return None;
+                }
+            }
+        }
+        p::ESP => {}
+        _ => return None,
     }
     let source = [u64::from_be_bytes(frame.read::<8>(AT + 8)?), u64::from_be_bytes(frame.read::<8>(AT + 16)?)];
     (source != [0; 2]).then(|| hash.v6(source))

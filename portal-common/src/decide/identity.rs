@@ -35,7 +35,7 @@ pub(super) fn is_said<F: Frame + ?Sized>(frame: &F, network: &Network) -> bool {
 /// Whether extension headers follow the IPv6 header.
 #[inline(always)]
 pub(super) const fn is_extended(network: &Network) -> bool {
-    matches!(network.kind, Kind::V6) && is_extension(network.protocol)
+    matches!(network.kind, Kind::V6) && p::extends_v6(network.protocol)
 }
 
 /// Why a frame contradicts its source; nothing where it does not.
@@ -184,7 +184,7 @@ fn ipv6<F: Frame + ?Sized, T: Tables>(
             }
             dhcpv6(frame, tables, (at + UDP_LEN, end), client, now_ns)
         }
-        protocol if is_extension(protocol) => behind_extensions(frame, protocol, at, end),
+        protocol if p::extends_v6(protocol) => behind_extensions(frame, protocol, at, end),
         _ => None,
     }
 }
@@ -292,7 +292,7 @@ fn behind_extensions<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, end:
     while i < MOST {
         let Some(here) = forget_option(frame, at) else { return Some(Reason::ExtensionChain) };
         at = here;
-        if !is_extension(next) {
+        if !p::extends_v6(next) {
             return hidden(frame, next, at, end).then_some(Reason::HiddenDiscovery);
         }
         // Beyond what is read of a frame, or beyond the packet, as in a first fragment that ends within its headers (RFC 7112).
@@ -340,22 +340,6 @@ fn hidden<F: Frame + ?Sized>(frame: &F, protocol: u8, at: usize, end: usize) -> 
         }),
         _ => false,
     }
-}
-
-/// Whether an IPv6 header of this number leads on to another (RFC 8200 section 4).
-#[inline(always)]
-const fn is_extension(protocol: u8) -> bool {
-    matches!(
-        protocol,
-        p::HOP_BY_HOP
-            | p::ROUTING
-            | p::FRAGMENT
-            | p::AUTHENTICATION
-            | p::DESTINATION_OPTIONS
-            | p::MOBILITY
-            | p::HIP
-            | p::SHIM6
-    )
 }
 
 /// UDP's source and destination port.

@@ -4,6 +4,7 @@
 //! stranger do ([`stranger`]). What a stranger is given is charged to its budget at one place, here.
 
 mod addresses;
+mod connection;
 mod familiar;
 mod identity;
 mod link;
@@ -16,6 +17,7 @@ mod tcp;
 mod tests;
 
 pub use addresses::{Binding, bind, is_bound};
+pub use connection::follow;
 pub use familiar::{Familiar, familiar};
 pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};
 
@@ -29,8 +31,8 @@ use crate::{
     meter::{Direction, Refusal},
     reason::Reason,
     tables::{
-        Address, AddressHash, AddressWord, ClientKey, ClientState, CookieKeys, Counters, GardenKey, GateConfig,
-        OwnedAddress, OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
+        Address, AddressHash, AddressWord, ClientKey, ClientState, ConnectionKey, ConnectionNote, CookieKeys, Counters,
+        GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
     },
     word::Word,
 };
@@ -78,6 +80,10 @@ pub trait Tables {
     fn budgets(&self, stranger: &ClientKey) -> Option<&Budgets<Self::Word>>;
     /// Begins to count what a stranger spends; whether nobody had.
     fn open_budgets(&self, stranger: &ClientKey) -> bool;
+    /// Who has begun the connection to the portal that has this end, as far as it is noted.
+    fn connection(&self, key: &ConnectionKey) -> Option<ConnectionNote>;
+    /// Notes that, where nothing is if `anew`; whether it did.
+    fn note(&self, key: &ConnectionKey, note: ConnectionNote, anew: bool) -> bool;
     /// The secrets behind the SYN cookies.
     fn cookie_keys(&self) -> Option<&CookieKeys>;
     /// Tells the daemon.
@@ -90,6 +96,8 @@ pub trait Tables {
     fn bind(&self, request: &Binding) -> bool;
     /// [`admit`], which the kernel's verifier is given as a function by itself.
     fn admit(&self, request: &Admission) -> Option<Reason>;
+    /// [`follow`], which the kernel's verifier is given as a function by itself.
+    fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
     /// Now, in nanoseconds of CLOCK_MONOTONIC.
     fn now_ns(&self) -> u64;
 }
@@ -247,7 +255,13 @@ pub fn decide<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, place: &Place
             return;
         }
         match member::decide(tables, config, member, case) {
-            Ok(()) => return,
+            Ok(()) => {
+                // In shadow mode it passes in any case.
+                if case.decision.action == Action::Pass || config.is_shadow() {
+                    tables.follow(frame, config, case);
+                }
+                return;
+            }
             Err(Estranged::Foreign) => {
                 case.decision = Decision::drop(Reason::ForeignSource);
                 return;
@@ -309,7 +323,8 @@ fn give<F: Frame + ?Sized, T: Tables>(
     case: &mut Case,
 ) {
     tables.stranger(frame, config, case);
-    let class = case.decision.reason.class();
+    let permitted = case.decision.reason;
+    let class = permitted.class();
     if class.is_none() && estranged.is_none() {
         return;
     }
@@ -323,9 +338,18 @@ fn give<F: Frame + ?Sized, T: Tables>(
     };
     if let Some(refused) = tables.admit(&request) {
         case.decision = Decision::drop(refused);
+        // There it passes all the same, and the login page is to know its client.
+        if !config.is_shadow() {
+            return;
+        }
     } else if addresses::is_foreign(tables, config, &request.client, request.claimed) {
         // After the budget, so that a flood costs no look at it.
         case.decision = Decision::drop(Reason::ForeignSource);
+        return;
+    }
+    // Behind the budget: who has none does not get into the table of connections.
+    if permitted == Reason::PortalService {
+        tables.follow(frame, config, case);
     }
 }
 

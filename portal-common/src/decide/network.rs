@@ -122,6 +122,13 @@ impl Network {
         self.fragment & OFFSET == 0
     }
 
+    /// Whether the packet is a fragment: not the last, or not the first (RFC 791 section 3.1).
+    #[inline(always)]
+    pub(super) const fn is_fragment(&self) -> bool {
+        const MORE_OR_OFFSET: u16 = 0x3fff;
+        self.fragment & MORE_OR_OFFSET != 0
+    }
+
     /// The source, in words.
     #[inline(always)]
     pub(super) const fn source(&self) -> [u64; 2] {

@@ -5,6 +5,7 @@
 
 mod binding;
 mod client;
+mod connection;
 mod counters;
 mod index;
 mod known_answer;
@@ -15,6 +16,7 @@ mod zone;
 
 pub use binding::{AddressHash, AddressWord, Bindings, MAX_BINDINGS};
 pub use client::{ClientRow, ClientState, Flow};
+pub use connection::{ConnectionKey, ConnectionNote};
 pub use counters::{COUNTER_ROWS, Counters, UNZONED_ROW};
 pub use index::{BUCKET_ENTRIES, BUCKET_WORDS, Bucket, IndexEntry, IndexPlace, SessionIndex};
 pub use known_answer::{

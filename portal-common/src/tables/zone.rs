@@ -2,7 +2,7 @@
 
 use core::mem::{align_of, size_of};
 
-use super::ServiceKey;
+use super::{Service, ServiceKey};
 use crate::budget::{Class, Limit};
 
 /// How many zones the gate can guard.
@@ -152,6 +152,11 @@ pub struct GateConfig {
     rate_burst_ns: u64,
     /// Which destinations may be among the services: see [`GateConfig::may_serve`].
     services: [u64; SERVICE_WORDS],
+    /// Which ports the portal's services may have: those that are this one, where it counts. In network order. See [`GateConfig::may_be_portal`].
+    portal_port: [u8; 2],
+    /// Which of its bits count.
+    portal_port_mask: [u8; 2],
+    reserved: u32,
     limits: [Limit; Class::COUNT],
 }
 
@@ -159,9 +164,8 @@ const SERVICE_WORDS: usize = 4;
 
 /// Which bit of which word of the filter is a destination's. Not the protocol's: nearly all is one.
 #[inline(always)]
-const fn service_bit(key: &ServiceKey) -> (usize, u64) {
-    let [high, low] = key.address().words();
-    let mixed = (low ^ high.rotate_left(24) ^ (key.port() as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+const fn service_bit([high, low]: [u64; 2], port: u16) -> (usize, u64) {
+    let mixed = (low ^ high.rotate_left(24) ^ (port as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((mixed >> 62) as usize, 1 << (mixed >> 56 & 63))
 }
 
@@ -184,6 +188,9 @@ impl GateConfig {
         xsk_base: 0,
         rate_burst_ns: 0,
         services: [0; SERVICE_WORDS],
+        portal_port: [0; 2],
+        portal_port_mask: [0; 2],
+        reserved: 0,
         limits: [Limit::NONE; Class::COUNT],
     };
 
@@ -201,6 +208,9 @@ impl GateConfig {
             xsk_base: 0,
             rate_burst_ns: Self::DEFAULT_RATE_BURST_NS,
             services: [u64::MAX; SERVICE_WORDS],
+            portal_port: [0; 2],
+            portal_port_mask: [0; 2],
+            reserved: 0,
             limits: Limit::DEFAULTS,
         }
     }
@@ -272,20 +282,42 @@ impl GateConfig {
 
     /// With these destinations as the only ones that can be among the services. Without, any can.
     #[must_use]
-    pub fn with_services<'a>(self, services: impl IntoIterator<Item = &'a ServiceKey>) -> Self {
+    pub fn with_services<'a>(self, services: impl IntoIterator<Item = (&'a ServiceKey, &'a Service)>) -> Self {
         let mut words = [0; SERVICE_WORDS];
-        for key in services {
-            let (word, bit) = service_bit(key);
+        let mut ports = None;
+        for (key, service) in services {
+            let (word, bit) = service_bit(key.address().words(), key.port());
             words[word] |= bit;
+            if matches!(service, Service::Portal) {
+                let (first, mask) = ports.unwrap_or((key.port(), u16::MAX));
+                ports = Some((first, mask & !(first ^ key.port())));
+            }
         }
-        Self { services: words, ..self }
+        // Where there is none, no packet is for it: TCP has no port 0.
+        let (port, mask) = ports.unwrap_or((0, u16::MAX));
+        let (portal_port, portal_port_mask) = (port.to_be_bytes(), mask.to_be_bytes());
+        Self { services: words, portal_port, portal_port_mask, ..self }
     }
 
     /// Whether the destination may be among the services; if not, the table need not be asked, which costs some 40 ns: a Bloom filter with one hash.
     /// Of a hundred strangers' destinations fewer than ten come through with twenty services.
     #[inline(always)]
     pub const fn may_serve(&self, destination: &ServiceKey) -> bool {
-        let (word, bit) = service_bit(destination);
+        self.may_serve_at(destination.address().words(), destination.port())
+    }
+
+    /// Whether this port, in network order, may be one of the portal's services': exact where all have one, or differ in few bits. Of most packets that says
+    /// already that they are not for them.
+    #[inline(always)]
+    pub const fn may_be_portal(&self, port: [u8; 2]) -> bool {
+        let (own, mask) = (u16::from_ne_bytes(self.portal_port), u16::from_ne_bytes(self.portal_port_mask));
+        (u16::from_ne_bytes(port) ^ own) & mask == 0
+    }
+
+    /// As [`GateConfig::may_serve`], of an address in words.
+    #[inline(always)]
+    pub const fn may_serve_at(&self, address: [u64; 2], port: u16) -> bool {
+        let (word, bit) = service_bit(address, port);
         self.services[word] & bit != 0
     }
 
@@ -392,4 +424,4 @@ const _: () = assert!(ZONE_ROWS.is_power_of_two() && MAX_ZONES < 0xff);
 const _: () = assert!(size_of::<ZoneRow>() == 8 && align_of::<ZoneRow>() == 8);
 const _: () = assert!(size_of::<Attachment>() == 8 && align_of::<Attachment>() == 8);
 const _: () =
-    assert!(size_of::<GateConfig>() == 24 + 8 * SERVICE_WORDS + 16 * Class::COUNT && align_of::<GateConfig>() == 8);
+    assert!(size_of::<GateConfig>() == 24 + 8 * SERVICE_WORDS + 8 + 16 * Class::COUNT && align_of::<GateConfig>() == 8);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
     sync::{Arc, Mutex},
@@ -54,10 +54,6 @@ fn mac(last: u8) -> Mac {
 }
 
 impl Neighbours for Two {
-    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
-        Box::pin(async { Ok(None) })
-    }
-
     fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
         let of = |m: u8| ADDRESSES.map(|a| Neighbour { mac: mac(m), address: a.parse().unwrap() });
         Box::pin(async move { Ok([of(1), of(9)].concat()) })
@@ -86,10 +82,6 @@ fn zones(store: &Arc<SessionStore>) -> [Guarded; 2] {
 struct Nobody;
 
 impl Neighbours for Nobody {
-    fn mac_of(&self, _: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
-        Box::pin(async { Ok(None) })
-    }
-
     fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
         Box::pin(async { Ok(Vec::new()) })
     }

@@ -127,6 +127,7 @@ impl Setup {
             config_path,
             limits: config.limits,
             store: Arc::clone(&store),
+            connections: maps.connections,
             sockets: Arc::new(Mutex::new(maps.sockets)),
             keys: Arc::clone(&keys),
             tables,

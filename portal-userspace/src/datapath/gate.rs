@@ -17,6 +17,7 @@ use portal_common::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use super::{
+    connections::Connections,
     counters::CounterReader,
     explain,
     garden::GardenTables,
@@ -50,6 +51,8 @@ pub struct GateMaps {
     pub sessions: SessionTable,
     /// Who uses which address.
     pub owners: Owners,
+    /// Who has begun which connection to the portal.
+    pub connections: Connections,
     /// The walled garden.
     pub garden: GardenTables,
     /// How often each reason was given.
@@ -134,6 +137,7 @@ impl Gate {
             )?,
             owners: Owners::new(take(&mut ebpf, "OWNERS")?, sessions.address_hash()),
             sessions,
+            connections: Connections::new(take(&mut ebpf, "CONNECTIONS")?),
             garden: GardenTables::new(take(&mut ebpf, "GARDEN")?, take(&mut ebpf, "LEARNED")?),
             counters: CounterReader::new(take::<PerCpuArray<_, _>>(&mut ebpf, "COUNTERS")?),
             secrets: Secrets::over(take::<Array<_, CookieKeys>>(&mut ebpf, "COOKIE_KEYS")?)?,

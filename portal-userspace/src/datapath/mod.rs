@@ -2,6 +2,7 @@
 
 pub mod attachment;
 mod attachments;
+pub mod connections;
 pub mod counters;
 mod explain;
 pub mod garden;

@@ -22,8 +22,9 @@ use aya::maps::{MapInfo, MapType};
 use portal_common::{
     budget::Budgets,
     tables::{
-        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
-        MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord, ServiceKey, SessionIndex, ZONE_ROWS, ZoneRow,
+        AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, ConnectionKey, ConnectionNote, CookieKeys, Counters,
+        GardenKey, GateConfig, MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord, ServiceKey, SessionIndex, ZONE_ROWS,
+        ZoneRow,
     },
 };
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -47,6 +48,8 @@ pub(crate) const MAX_SOURCES: u32 = 1024;
 pub(crate) const MAX_LEARNED: u32 = 16_384;
 /// How many strangers' budgets are remembered.
 const MAX_STRANGERS: u32 = 65_536;
+/// How many connections to the portal are noted. Each is used for seconds.
+const MAX_CONNECTIONS: u32 = 32_768;
 /// What a pinned link's name begins with; the interface's index follows.
 const GATE_PIN: &str = "link-";
 const METER_PIN: &str = "meter-";
@@ -135,6 +138,7 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
         map("INDEX", MapType::Array, index, size_of::<Bucket>(), index_rows(clients)),
         map("OWNERS", MapType::Hash, owned, size_of::<AddressOwner>(), max_owners(clients)),
         map("STRANGERS", MapType::LruHash, client, size_of::<Budgets<u64>>(), MAX_STRANGERS),
+        map("CONNECTIONS", MapType::LruHash, size_of::<ConnectionKey>(), size_of::<ConnectionNote>(), MAX_CONNECTIONS),
         map("SERVICES", MapType::Hash, service, index, MAX_SERVICES),
         map("GARDEN", MapType::LpmTrie, trie_key, index, MAX_GARDEN),
         map("SOURCES", MapType::LpmTrie, trie_key, index, MAX_SOURCES),

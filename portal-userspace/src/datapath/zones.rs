@@ -61,10 +61,9 @@ impl ZonePolicy {
             .flat_map(|&address| [UDP, TCP].map(|protocol| (key(address, protocol, DNS), Service::Resolver)));
         let listeners =
             self.listeners.iter().map(|listener| (key(listener.ip(), TCP, listener.port()), Service::Portal));
-        let gateway = self
-            .gateway
-            .iter()
-            .map(|&address| (ServiceKey::of_gateway(self.zone, Address::from(address)), Service::Gateway));
+        // Where it listens is its own too, whichever interface has the address.
+        let own = self.gateway.iter().copied().chain(self.listeners.iter().map(SocketAddr::ip));
+        let gateway = own.map(|address| (ServiceKey::of_gateway(self.zone, Address::from(address)), Service::Gateway));
         ntp.chain(resolvers).chain(listeners).chain(gateway).collect()
     }
 }
@@ -97,7 +96,7 @@ impl ZoneTables {
         let destinations = policy.destinations();
         self.fill_services(*zone, &destinations)?;
         self.sources.fill(*zone, &policy.sources)?;
-        self.configure(*zone, config.with_services(destinations.keys()))?;
+        self.configure(*zone, config.with_services(&destinations))?;
         // Last: with it the zone's frames are let in. Where it has been before, they are nobody's any more.
         self.zones.insert(*attachment, *zone)?;
         self.detach_where(|place, number| number == *zone && place != *attachment && place != rest_of(place.ifindex()));

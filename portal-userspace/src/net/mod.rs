@@ -14,7 +14,7 @@ pub(crate) mod serve;
 pub(crate) use changes::Changes;
 pub use interface::{AttachedXdp, Interface, Master, XdpMode, local_addresses};
 pub use mac::{Mac, MacError};
-pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, mac_of, neighbours};
+pub use neighbour::{KernelNeighbours, Neighbour, Neighbours, neighbours};
 pub use netlink::NetError;
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ use self::{
 };
 use crate::{
     config::{Limits, ZoneConfig},
-    net::{Mac, Neighbours, serve},
+    net::{Mac, serve},
     session::{ClientView, SessionError, SessionService},
 };
 
@@ -44,6 +44,13 @@ const FORM_BYTES: usize = 4096;
 /// Where the login leads. It shows what the start page does, under a URL of its own: links does not load again a page that it has just shown.
 const AFTER_LOGIN: &str = "/online";
 
+/// Who is behind a connection. The daemon's is the gate's table, never the kernel's neighbour table: that one holds what stations say, of themselves and of
+/// others.
+pub trait Stations: Send + Sync + 'static {
+    /// The station that began the connection of this peer; None where the gate has not noted one.
+    fn station(&self, peer: SocketAddr) -> anyhow::Result<Option<Mac>>;
+}
+
 /// The login page.
 #[derive(Clone)]
 pub struct LoginPage {
@@ -53,7 +60,7 @@ pub struct LoginPage {
 
 struct Shared {
     sessions: Arc<SessionService>,
-    neighbours: Arc<dyn Neighbours>,
+    stations: Arc<dyn Stations>,
     pages: Pages,
     hosts: Hosts,
     /// Bounds the tasks, by what is known before one is started.
@@ -74,18 +81,20 @@ struct Warnings {
 /// A connection, as the requests on it see it.
 #[derive(Clone)]
 struct Connection {
+    /// Who it was when the connection was accepted.
     client: Client,
+    peer: SocketAddr,
     /// What the client connected to.
     local: SocketAddr,
     member: Arc<serve::Member<IpAddr>>,
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Client {
     /// This station on the guest network.
     Known(Mac),
-    /// Somebody who is no neighbour there.
+    /// Somebody whose connection the gate did not note: it did not come through it, or what it noted has given way.
     Unknown,
     /// The kernel did not say.
     Failed,
@@ -97,19 +106,14 @@ struct LoginForm {
 }
 
 impl LoginPage {
-    /// The page of this network, writing these sessions for the stations that these neighbours are.
-    pub fn new(
-        zone: &ZoneConfig,
-        limits: Limits,
-        sessions: Arc<SessionService>,
-        neighbours: Arc<dyn Neighbours>,
-    ) -> Self {
+    /// The page of this network, writing these sessions for the stations that are behind its connections.
+    pub fn new(zone: &ZoneConfig, limits: Limits, sessions: Arc<SessionService>, stations: Arc<dyn Stations>) -> Self {
         let portal = &zone.portal;
         let (total, each) = (limits.login_connections.get(), limits.login_connections_per_client.get());
         let (total, each) = (total as usize, each as usize);
         let shared = Arc::new(Shared {
             sessions,
-            neighbours,
+            stations,
             pages: Pages::new(portal.title.as_str(), portal.terms.as_str(), portal.session.get()),
             hosts: Hosts::new(portal),
             by_address: serve::Crowd::new(total, each),
@@ -173,16 +177,7 @@ impl LoginPage {
     async fn answer(self, stream: TcpStream, peer: SocketAddr, member: Arc<serve::Member<IpAddr>>) {
         // It is gone already where this fails.
         let Ok(local) = stream.local_addr() else { return };
-        let client = match self.shared.neighbours.mac_of(peer).await {
-            Ok(Some(mac)) => Client::Known(mac),
-            Ok(None) => Client::Unknown,
-            Err(error) => {
-                if let Some(times) = self.shared.warnings.no_station.count() {
-                    tracing::warn!(%error, %peer, times, "cannot find the station behind an address");
-                }
-                Client::Failed
-            }
-        };
+        let client = self.shared.client(peer);
         let _place = match client {
             Client::Known(mac) => match self.shared.by_client.take(mac) {
                 Ok(place) => Some(place),
@@ -192,7 +187,7 @@ impl LoginPage {
             Client::Unknown | Client::Failed => None,
         };
         // The last one to drop it ends the connection: not the router, which is dropped before the answer is out.
-        let seen = Connection { client, local, member: Arc::clone(&member) };
+        let seen = Connection { client, peer, local, member: Arc::clone(&member) };
         serve::connection(stream, &self.router, seen).await;
         drop(member);
     }
@@ -205,11 +200,13 @@ async fn own_name(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Connection { client, local, member } = connection;
+    let Connection { client, peer, local, member } = connection;
     member.heard();
     if shared.hosts.is_own(&request, local.ip()) {
+        // Looked up again: whose request this is counts, and it must be whose connection it was.
+        let now = shared.client(peer);
+        request.extensions_mut().insert(if now == client { now } else { Client::Unknown });
         let origin = shared.hosts.origin(&request);
-        request.extensions_mut().insert(client);
         let mut response = next.run(request).await;
         make_location_whole(&mut response, origin.as_deref());
         return response;
@@ -311,6 +308,20 @@ async fn to_start() -> Redirect {
 }
 
 impl Shared {
+    /// Who is behind the connection of this peer at this moment.
+    fn client(&self, peer: SocketAddr) -> Client {
+        match self.stations.station(peer) {
+            Ok(Some(mac)) => Client::Known(mac),
+            Ok(None) => Client::Unknown,
+            Err(error) => {
+                if let Some(times) = self.warnings.no_station.count() {
+                    tracing::warn!(error = format!("{error:#}"), %peer, times, "cannot find the station behind a connection");
+                }
+                Client::Failed
+            }
+        }
+    }
+
     fn failed(&self, mac: Mac, error: &dyn std::fmt::Display) -> Page {
         if let Some(times) = self.warnings.failed.count() {
             tracing::error!(client = %mac, %error, times, "the login page cannot serve a client");

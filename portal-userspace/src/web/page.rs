@@ -17,7 +17,7 @@ pub(super) enum Page {
     Online { remaining: Option<Duration> },
     /// The form came without the acceptance.
     NotAccepted,
-    /// The address that asks is no neighbour on the guest network.
+    /// The gate has not noted whose connection it is.
     UnknownDevice,
     /// The form was sent by another site's page.
     CrossSite,
@@ -131,8 +131,8 @@ fn words(page: Page) -> Words {
             StatusCode::FORBIDDEN,
             "message",
             "We could not find your device",
-            "This page can only connect devices that are on this network directly. If you use a VPN or a proxy, \
-                 turn it off, reconnect to the network, and try again."
+            "Load this page again. If that does not help, this device may not be on this network directly: turn off any VPN or \
+                 proxy, reconnect to the network, and try again."
                 .into(),
             again,
         ),

@@ -1,4 +1,4 @@
-//! Over real sockets and with the kernel's session table; only the neighbour table is given (its own is tested in `net`).
+//! Over real sockets and with the kernel's session table; only whose a connection is is given (the gate's table of that is tested in `datapath`).
 
 use std::{
     collections::HashMap,
@@ -9,38 +9,27 @@ use std::{
 };
 
 use axum::{body::Bytes, http::StatusCode};
-use futures::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::{
-    config::Config,
-    net::{Neighbour, NetError, client::exchange},
-};
+use crate::{config::Config, net::client::exchange};
 
-/// Neighbours as a test says.
+/// Stations as a test says, by their addresses.
 #[derive(Default)]
 struct Given(Mutex<HashMap<IpAddr, Mac>>);
 
-impl Neighbours for Given {
-    fn mac_of(&self, peer: SocketAddr) -> BoxFuture<'_, Result<Option<Mac>, NetError>> {
-        Box::pin(async move {
-            if peer.ip() == IpAddr::from([127, 0, 0, 66]) {
-                return Err(NetError::TimedOut);
-            }
-            Ok(self.0.lock().unwrap().get(&peer.ip()).copied())
-        })
-    }
-
-    fn all(&self) -> BoxFuture<'_, Result<Vec<Neighbour>, NetError>> {
-        Box::pin(async { Ok(Vec::new()) })
+impl Stations for Given {
+    fn station(&self, peer: SocketAddr) -> anyhow::Result<Option<Mac>> {
+        anyhow::ensure!(peer.ip() != IpAddr::from([127, 0, 0, 66]), "the kernel does not say");
+        Ok(self.0.lock().unwrap().get(&peer.ip()).copied())
     }
 }
 
 struct Site {
     sessions: Arc<SessionService>,
+    stations: Arc<Given>,
     v4: SocketAddr,
     v6: SocketAddr,
     stop: watch::Sender<bool>,
@@ -55,7 +44,7 @@ async fn site(capacity: u32, rest: &str) -> Site {
     let mut config = Config::parse(&text, Path::new("test")).unwrap();
     config.portal.url_v4 = Some("http://192.0.2.1:8080/".to_owned().try_into().unwrap());
     let sessions = Arc::new(SessionService::standalone(capacity, config.portal.session).expect("a BPF map needs root"));
-    let given = Given::default();
+    let given = Arc::new(Given::default());
     for address in ["127.0.0.1", "::1"] {
         given.0.lock().unwrap().insert(address.parse().unwrap(), PHONE.parse().unwrap());
     }
@@ -63,10 +52,10 @@ async fn site(capacity: u32, rest: &str) -> Site {
     let listeners = bind(&["0.0.0.0:0".parse().unwrap(), "[::1]:0".parse().unwrap()], None).await.unwrap();
     let addresses = local_addresses(&listeners).unwrap();
     let (stop, stopping) = watch::channel(false);
-    let page = LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), Arc::new(given));
+    let page = LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), Arc::<Given>::clone(&given));
     let task = tokio::spawn(page.serve(listeners, stopping));
     let v4 = SocketAddr::new("127.0.0.1".parse().unwrap(), addresses[0].port());
-    Site { sessions, v4, v6: addresses[1], stop, task }
+    Site { sessions, stations: given, v4, v6: addresses[1], stop, task }
 }
 
 impl Site {
@@ -80,6 +69,16 @@ impl Site {
         socket.bind(SocketAddr::new(from, 0)).unwrap();
         let stream = socket.connect(to).await.unwrap();
         exchange(stream, request, Duration::from_secs(10)).await.unwrap()
+    }
+
+    /// From now on connections of this address are this station's, or nobody's.
+    fn note(&self, address: &str, station: Option<&str>) {
+        let mut given = self.stations.0.lock().unwrap();
+        let address: IpAddr = address.parse().unwrap();
+        match station {
+            Some(mac) => given.insert(address, mac.parse().unwrap()),
+            None => given.remove(&address),
+        };
     }
 
     async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
@@ -317,16 +316,40 @@ async fn without_terms_nothing_is_asked_to_be_accepted() {
 }
 
 #[tokio::test]
-async fn who_is_no_neighbour_is_told_so() {
+async fn whose_connection_the_gate_did_not_note_is_told_so() {
     let site = site(8, "").await;
     for request in [get("/"), post("/login", "accept=yes"), post("/logout", "")] {
         let answer = site.ask_from("127.0.0.2", request).await;
         assert_eq!(answer.status(), StatusCode::FORBIDDEN);
-        assert!(text(&answer).contains("could not find your device") && text(&answer).contains("Try again"));
+        assert!(text(&answer).contains("could not find your device") && text(&answer).contains("Load this page again"));
     }
     let answer = site.ask_from("127.0.0.66", post("/login", "accept=yes")).await;
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR, "the kernel did not say");
     assert_eq!(site.sessions.list().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_become_anothers_acts_for_nobody() {
+    const VICTIM: &str = "02:00:5e:10:00:03";
+    let site = site(8, "").await;
+    let cases = [("another station's", Some(VICTIM)), ("nobody's", None)];
+    for (sentence, became) in cases {
+        for (path, body) in [("/logout", ""), ("/login", "accept=yes"), ("/", "")] {
+            site.sessions.allow(VICTIM.parse().unwrap(), None).unwrap();
+            let before = site.sessions.list().unwrap().len();
+            site.note("127.0.0.1", Some(PHONE));
+            // Accepted as the phone's; by the time its request is read it is another's.
+            let stream = TcpStream::connect(site.v4).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            site.note("127.0.0.1", became);
+            let request = if path == "/" { get(path) } else { post(path, body) };
+            let answer = exchange(stream, request, Duration::from_secs(10)).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{sentence}, {path}");
+            assert!(text(&answer).contains("could not find your device"), "{sentence}, {path}");
+            assert!(site.is_in(VICTIM) && !site.is_in(PHONE), "{sentence}, {path}");
+            assert_eq!(site.sessions.list().unwrap().len(), before);
+        }
+    }
 }
 
 #[tokio::test]
@@ -491,9 +514,9 @@ fn curl(words: &[&str]) -> String {
 }
 
 #[test]
-fn a_guest_across_a_wire_is_known_by_the_kernels_neighbour_table_over_every_family() {
+fn a_guest_across_a_wire_is_served_over_every_family() {
     use crate::net::{
-        Interface, KernelNeighbours,
+        Interface,
         testing::{in_namespace, ip},
     };
 
@@ -510,10 +533,13 @@ fn a_guest_across_a_wire_is_known_by_the_kernels_neighbour_table_over_every_fami
         let listeners = bind(&addresses, None).await.unwrap();
         let config = Config::parse("[guest]\ninterface = \"gate\"\n", Path::new("test")).unwrap();
         let sessions = Arc::new(SessionService::standalone(8, config.portal.session).expect("a BPF map needs root"));
-        let neighbours = Arc::new(KernelNeighbours { interface_index: index });
+        let stations = Given::default();
+        for address in ["192.0.2.7", "2001:db8::7", "fe80::7"] {
+            stations.0.lock().unwrap().insert(address.parse().unwrap(), PHONE.parse().unwrap());
+        }
         let (stop, stopping) = watch::channel(false);
         let page = tokio::spawn(
-            LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), neighbours)
+            LoginPage::new(&config.zones()[0], config.limits, Arc::clone(&sessions), Arc::new(stations))
                 .serve(listeners, stopping),
         );
 

@@ -26,6 +26,8 @@ pub struct Packet {
 pub enum Transport {
     /// A TCP segment.
     Tcp {
+        /// From this port.
+        from: u16,
         /// To this port.
         port: u16,
         /// With RST.
@@ -104,7 +106,9 @@ impl Facts {
 
 fn packet(sliced: &LaxSlicedPacket<'_>) -> Option<Packet> {
     let transport = sliced.transport.as_ref().and_then(|transport| match transport {
-        TransportSlice::Tcp(tcp) => Some(Transport::Tcp { port: tcp.destination_port(), rst: tcp.rst() }),
+        TransportSlice::Tcp(tcp) => {
+            Some(Transport::Tcp { from: tcp.source_port(), port: tcp.destination_port(), rst: tcp.rst() })
+        }
         TransportSlice::Udp(udp) => Some(Transport::Udp(udp.source_port(), udp.destination_port())),
         TransportSlice::Icmpv4(icmp) => Some(Transport::Icmp(icmp.type_u8())),
         TransportSlice::Icmpv6(icmp) => Some(Transport::Icmp(icmp.type_u8())),

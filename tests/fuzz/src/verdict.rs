@@ -79,6 +79,7 @@ fn is_limit(reason: Reason) -> bool {
             | Reason::BudgetLink
             | Reason::BudgetReplies
             | Reason::BudgetServices
+            | Reason::BudgetConnections
     )
 }
 
@@ -132,6 +133,15 @@ fn judge(frame: &[u8], world: &World, decision: Decision) {
         assert_eq!(outcome, Outcome::Dropped, "no frame: {reason:?}");
         return;
     };
+    if let Some(Packet { source, destination, transport: Some(Transport::Tcp { from, port: 80, .. }), .. }) = facts.packet
+        && World::is_gateway(destination)
+        // What the kernel would not take for TCP: it has no security associations, and knows no such headers behind IPv4.
+        && (source.is_ipv6() || frame.get(14 + 4 * facts.vlans.len() + 9) == Some(&6))
+        && facts.zone_vlans() == (0, 0)
+        && world.is_anothers_connection(facts.from, source, from)
+    {
+        assert_ne!(action, Action::Pass, "in another's connection to the portal, {reason:?}: {facts:?}");
+    }
     let claimed = facts.claimed(frame);
     let is_member = world.is_member(facts.from, facts.zone_vlans());
     if is_member && !world.may_estrange(facts.from, claimed) {
@@ -185,6 +195,8 @@ fn may_drop_member(reason: Reason) -> bool {
             | Reason::DhcpServer
             | Reason::RateUp
             | Reason::QuotaSpent
+            | Reason::ConnectionOfAnother
+            | Reason::ConnectionHidden
     )
 }
 
@@ -271,7 +283,7 @@ fn answered(frame: &[u8], facts: &Facts, answer: &Answer) {
     assert!(unpadded <= cause, "{unpadded} bytes answer {cause}");
     assert!(length == unpadded || length <= 60, "{length} bytes, {unpadded} without padding");
     match (message, packet.transport.expect("only known transports are answered")) {
-        (Message::Tcp(header, payload), Transport::Tcp { port, rst }) => {
+        (Message::Tcp(header, payload), Transport::Tcp { port, rst, .. }) => {
             assert!(!rst && payload.is_empty());
             assert_eq!(header.source_port, port);
         }
@@ -290,7 +302,7 @@ fn answered(frame: &[u8], facts: &Facts, answer: &Answer) {
 
 fn redirected(frame: &[u8], world: &World, facts: &Facts) {
     let port = match facts.packet.as_ref().and_then(|packet| packet.transport) {
-        Some(Transport::Tcp { port, rst: false }) => port,
+        Some(Transport::Tcp { port, rst: false, .. }) => port,
         other => panic!("{other:?} goes to the responder"),
     };
     assert!(port == 80 || port == 443 && world.https == HttpsPolicy::Alert);

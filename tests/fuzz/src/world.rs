@@ -9,8 +9,8 @@ use portal_common::{
     budget::{Class, Limit},
     host::HostTables,
     tables::{
-        Address, Attachment, ClientKey, ClientState, GardenKey, GateConfig, HttpsPolicy, OwnedAddress, Service,
-        ServiceKey, Session, Strictness, Zone,
+        Address, Attachment, ClientKey, ClientState, ConnectionKey, ConnectionNote, GardenKey, GateConfig, HttpsPolicy,
+        OwnedAddress, Service, ServiceKey, Session, Strictness, Zone,
     },
 };
 
@@ -40,6 +40,8 @@ const GARDEN_V4: (Address, u32) = (Address::v4([203, 0, 113, 0]), 96 + 25);
 const GARDEN_V6: (Address, u32) = (v6(9, 0), 48);
 /// TCP/443, by its name.
 const LEARNED: Address = Address::v4([203, 0, 113, 200]);
+/// The port from which [`OTHER_MAC`] has begun a connection to the portal, with each of [`DISPUTED`].
+const NOTED_PORT: u16 = 40_000;
 /// The other client's, or nobody's.
 const DISPUTED: [Address; 2] = [Address::v4([192, 0, 2, 7]), v6(0, 7)];
 
@@ -75,6 +77,7 @@ pub struct World {
     pub https: HttpsPolicy,
     garden: bool,
     names: bool,
+    noted: bool,
     disputed: bool,
     crowded: bool,
 }
@@ -101,6 +104,7 @@ impl World {
             https,
             garden: flags & 1 != 0,
             names: flags & 2 != 0,
+            noted: bindings & 4 != 0,
             disputed: bindings & 1 != 0,
             crowded: bindings & 2 != 0,
         };
@@ -168,6 +172,11 @@ impl World {
         if self.disputed {
             tables.owners.borrow_mut().extend(DISPUTED.map(|address| (OwnedAddress::new(HOME, address), other)));
         }
+        if self.noted {
+            let note = ConnectionNote { client: other, seen_ns: START_NS };
+            let key = |address| ConnectionKey::new(HOME, address, NOTED_PORT);
+            tables.connections.borrow_mut().extend(DISPUTED.map(|address| (key(address), note)));
+        }
         if self.crowded {
             for (i, bound) in tables.states[0].bindings.words.iter().enumerate() {
                 bound.store(tables.hash.word(v6(0x100, i as u16 + 1)).to_word(), Relaxed);
@@ -192,6 +201,11 @@ impl World {
     pub fn is_anothers(&self, mac: [u8; 6], claimed: Address) -> bool {
         let disputed = self.disputed && mac != OTHER_MAC && DISPUTED.contains(&claimed);
         GATEWAY.contains(&claimed) || RESOLVERS.contains(&claimed) || disputed
+    }
+
+    /// Whether another station than this has begun the connection to the portal from this address and port, in [`HOME`].
+    pub fn is_anothers_connection(&self, mac: [u8; 6], source: IpAddr, port: u16) -> bool {
+        self.noted && mac != OTHER_MAC && port == NOTED_PORT && DISPUTED.contains(&source.into())
     }
 
     /// Whether this is a resolver's.

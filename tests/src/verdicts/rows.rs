@@ -11,8 +11,8 @@ use super::{
     setting::{
         ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, ELSEWHERES_V4, ELSEWHERES_V6, EXPIRED, FAST, FAST_V6,
         FORGOTTEN_V4, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE,
-        LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4, RESOLVER_V6,
-        SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, who,
+        LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NOTED_PORT, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4,
+        RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, who,
     },
 };
 
@@ -298,6 +298,7 @@ pub fn rows() -> Vec<Row> {
         extensions(),
         addresses(),
         services(),
+        connections(),
         udp_rows(),
         tcp_rows(),
         http(),
@@ -853,6 +854,55 @@ fn services() -> Vec<Row> {
             vlan(10, packet_v4(FORGOTTEN_V4, segment_to(443, SYN))),
             R::TlsHandshake,
             SYN_ACK,
+        ),
+    ]
+}
+
+/// A segment from the port from which another station has begun connections to the portal.
+fn noted(flags: u8, data: usize) -> Payload {
+    Payload::Tcp(Tcp { source_port: NOTED_PORT, data, ..tcp(8080, flags) })
+}
+
+fn connections() -> Vec<Row> {
+    use Reason as R;
+    let (v4, v6) = (|payload| packet_v4(GATEWAY_V4, payload), |payload| packet_v6(GATEWAY_V6, payload));
+    let theirs = |frame| by(ELSEWHERE, frame);
+    // Where addresses are not looked at a guest can have any.
+    let free = |frame| vlan(30, by(FREE, frame));
+    let hidden =
+        |protocol| with_v6(v6(noted(PSH | ACK, 60)), |p| p.extensions = vec![Extension { protocol, units: 0 }]);
+    vec![
+        pass("a form, from who opened the connection", theirs(v4(noted(PSH | ACK, 60))), R::PortalService),
+        pass("a form over IPv6, from who opened the connection", theirs(v6(noted(PSH | ACK, 60))), R::PortalService),
+        pass("its last segment", theirs(v4(noted(FIN | ACK, 0))), R::PortalService),
+        pass("a segment of a connection that nobody was seen to open", v4(segment_to(8080, ACK)), R::PortalService),
+        drop("a form in another station's connection", v4(noted(PSH | ACK, 60)), R::ConnectionOfAnother),
+        drop("a form in another's connection over IPv6", v6(noted(PSH | ACK, 60)), R::ConnectionOfAnother),
+        drop("another's connection, behind a tag", vlan(10, v4(noted(ACK, 0))), R::ConnectionOfAnother),
+        drop("another's connection over IPv6, behind a tag", vlan(10, v6(noted(ACK, 0))), R::ConnectionOfAnother),
+        drop("a reset of another's connection", v4(noted(RST, 0)), R::ConnectionOfAnother),
+        drop("a SYN in place of another's connection", v4(noted(SYN, 0)), R::ConnectionOfAnother),
+        drop("a SYN in place of another's over IPv6", v6(noted(SYN, 0)), R::ConnectionOfAnother),
+        drop("a guest's form in another's connection", free(v4(noted(PSH | ACK, 60))), R::ConnectionOfAnother),
+        drop("a guest's form in another's over IPv6", free(v6(noted(PSH | ACK, 60))), R::ConnectionOfAnother),
+        pass("the same port, to somewhere else", free(packet_v4(SITE_V4, noted(ACK, 0))), R::Authorized),
+        pass("a guest opens a connection to the login page", by_guest(v4(segment_to(8080, SYN))), R::Authorized),
+        pass("a guest opens one over IPv6", by_guest(v6(segment_to(8080, SYN))), R::Authorized),
+        pass("its form", by_guest(v6(segment_to(8080, PSH | ACK))), R::Authorized),
+        drop(
+            "a guest's form in fragments",
+            with_v4(by_guest(v4(segment_to(8080, PSH | ACK))), |p| p.flags_and_offset = 0x2000),
+            R::ConnectionHidden,
+        ),
+        drop("a guest's form in an IPv6 fragment", free(hidden(44)), R::ConnectionHidden),
+        drop("a guest's form behind destination options", free(hidden(60)), R::ConnectionHidden),
+        drop("a guest's form behind a routing header", free(hidden(43)), R::ConnectionHidden),
+        pass(
+            "a guest's segment behind destination options, to somewhere else",
+            with_v6(by_guest(packet_v6(SITE_V6, segment_to(8080, PSH | ACK))), |p| {
+                p.extensions = vec![Extension { protocol: 60, units: 0 }];
+            }),
+            R::Authorized,
         ),
     ]
 }

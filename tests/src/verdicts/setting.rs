@@ -11,8 +11,9 @@ use portal_common::{
     budget::{Class, Limit},
     host::HostTables,
     tables::{
-        Address, AddressHash, Attachment, Bindings, ClientKey, ClientState, CookieKeys, Flow, GardenKey, GateConfig,
-        HttpsPolicy, MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Source, Strictness, Zone,
+        Address, AddressHash, Attachment, Bindings, ClientKey, ClientState, ConnectionKey, ConnectionNote, CookieKeys,
+        Flow, GardenKey, GateConfig, HttpsPolicy, MAX_BINDINGS, OwnedAddress, Rate, ServiceKey, Session, Source,
+        Strictness, Zone,
     },
 };
 use portal_userspace::datapath::{gate::GateMaps, zones::ZonePolicy};
@@ -39,6 +40,9 @@ pub const SETTLED: [u8; 6] = [2, 0, 0, 0, 1, 8];
 pub const FREE: [u8; 6] = [2, 0, 0, 0, 1, 9];
 /// Another guest's MAC address, which nobody in the tables has.
 pub const ELSEWHERE: [u8; 6] = [2, 0, 0, 0, 9, 9];
+
+/// From which port [`ELSEWHERE`] has begun connections to the portal, with the addresses [`CLIENT_V4`] and [`CLIENT_V6`].
+pub const NOTED_PORT: u16 = 41_000;
 
 /// What strangers send from.
 pub const CLIENT_V4: [u8; 4] = [192, 0, 2, 50];
@@ -168,6 +172,8 @@ pub struct Setting {
     pub clients: Vec<Client>,
     /// Who owns which address.
     pub owners: Vec<(OwnedAddress, ClientKey)>,
+    /// Who has begun which connection to the portal. None of them ever ends.
+    pub connections: Vec<(ConnectionKey, ClientKey)>,
     /// The walled garden, and how many bits of the addresses count.
     pub garden: Vec<(GardenKey, u8)>,
     /// The walled garden as learned: until when, nanoseconds of CLOCK_MONOTONIC.
@@ -212,6 +218,10 @@ impl Setting {
         let settled_owns = settled_addresses().map(|address| (OwnedAddress::new(STRICT, address), settled));
         let unchecked = ClientKey::new(UNCHECKED, OWNER);
         let unchecked_owns = owned.map(|address| (OwnedAddress::new(UNCHECKED, address), unchecked));
+        let noted = |zone| {
+            [Address::v4(CLIENT_V4), Address::v6(CLIENT_V6)]
+                .map(|address| (ConnectionKey::new(zone, address, NOTED_PORT), ClientKey::new(zone, ELSEWHERE)))
+        };
         let named = |address, protocol, port, until| (ServiceKey::new(STRICT, address, protocol, port), until);
         Self {
             ifindex,
@@ -219,6 +229,7 @@ impl Setting {
             unfilled,
             clients: clients(),
             owners: owners.chain(settled_owns).chain(unchecked_owns).collect(),
+            connections: [LEARN, STRICT, UNCHECKED].into_iter().flat_map(noted).collect(),
             garden: vec![
                 (GardenKey::new(STRICT, 6, 8443, Address::v4([203, 0, 113, 192])), 96 + 26),
                 (GardenKey::new(STRICT, 6, 8443, Address::v6(GARDEN_V6)), 64),
@@ -260,6 +271,9 @@ impl Setting {
         for (address, client) in &self.owners {
             maps.owners.insert(*address, *client)?;
         }
+        for (key, client) in &self.connections {
+            maps.connections.insert(*key, *client, FAR_NS)?;
+        }
         for (key, bits) in &self.garden {
             maps.garden.insert_prefix(*key, *bits)?;
         }
@@ -297,6 +311,8 @@ impl Setting {
             host.states[client.session.slot() as usize] = atomic(&client.state(hash));
         }
         host.owners.borrow_mut().extend(self.owners.iter().copied());
+        let note = |client| ConnectionNote { client, seen_ns: FAR_NS };
+        host.connections.borrow_mut().extend(self.connections.iter().map(|(key, client)| (*key, note(*client))));
         host.garden = self.garden.iter().map(|(key, bits)| (GardenKey::EXACT_BITS + u32::from(*bits), *key)).collect();
         host.learned.extend(self.learned.iter().copied());
         host

@@ -16,7 +16,8 @@ use portal_common::{
     host::HostTables,
     meter::Load,
     tables::{
-        Bindings, ClientKey, CookieKeys, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedWord, Strictness, UNZONED_ROW, Zone,
+        Bindings, ClientKey, ConnectionKey, ConnectionNote, CookieKeys, GateConfig, MAX_BINDINGS, MAX_ZONES, OwnedWord,
+        Strictness, UNZONED_ROW, Zone,
     },
 };
 use portal_lab::verdicts::{
@@ -132,6 +133,12 @@ impl Bench {
 
     /// Changes a zone's configuration, in the kernel and on the host.
     pub(crate) fn configure(&mut self, zone: Zone, config: GateConfig) {
+        // As user space fills it: the short way asks these filters.
+        let config = if config == GateConfig::UNFILLED {
+            config
+        } else {
+            config.with_services(self.host.services.iter().filter(|(key, _)| key.zone() == zone))
+        };
         self.maps.zones.configure(zone, config).expect("the slot is there");
         self.host.configs.insert(zone, config);
     }
@@ -324,7 +331,10 @@ impl Bench {
         let strangers: HashMap<MapData, ClientKey, Budgets<u64>> =
             HashMap::try_from(Map::LruHashMap(self.map("STRANGERS"))).expect("it is a table of budgets");
         let strangers = sorted(strangers.iter().map(|row| format!("{:?}", row.expect("it is readable"))));
-        State { counters, clients: format!("{clients:?}"), owners, strangers }
+        let connections: HashMap<MapData, ConnectionKey, ConnectionNote> =
+            HashMap::try_from(Map::LruHashMap(self.map("CONNECTIONS"))).expect("it is a table of connections");
+        let connections = sorted(connections.iter().map(|row| format!("{:?}", row.expect("it is readable"))));
+        State { connections, counters, clients: format!("{clients:?}"), owners, strangers }
     }
 
     /// Demands that what the sessions have carried and are bound to is the same in the kernel and on the host.
@@ -385,6 +395,7 @@ pub(crate) struct State {
     clients: String,
     owners: Vec<(String, String)>,
     strangers: Vec<String>,
+    connections: Vec<String>,
 }
 
 fn sorted<T: Ord>(rows: impl Iterator<Item = T>) -> Vec<T> {

@@ -14,9 +14,9 @@ use portal_lab::verdicts::{
     frames::{Ack, Arp, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
     setting::{
         ALL_NODES_V6, CLIENT_V4, CLIENT_V6, EXPIRED, FAST, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4,
-        GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LEARN, LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NTP_V4, OWNED_V4,
-        OWNED_V6, OWNER, RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, STRICT, Setting,
-        UNCHECKED, config_of,
+        GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LEARN, LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NOTED_PORT, NTP_V4,
+        OWNED_V4, OWNED_V6, OWNER, RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, STRICT,
+        Setting, UNCHECKED, config_of,
     },
 };
 use proptest::{
@@ -71,9 +71,9 @@ const STRANGERS_PASS: [Reason; 11] = [
     Reason::GardenName,
 ];
 
-/// What a frame of a client with a session may be dropped for: its limits, its address, what only the gateway may send, malformation, and a place
-/// where it has no session.
-const MEMBERS_DROP: [Reason; 19] = [
+/// What a frame of a client with a session may be dropped for: its limits, its address, what only the gateway may send, another's connection to the
+/// portal, malformation, and a place where it has no session.
+const MEMBERS_DROP: [Reason; 21] = [
     Reason::ForeignSource,
     Reason::ArpIdentity,
     Reason::NeighborIdentity,
@@ -82,6 +82,8 @@ const MEMBERS_DROP: [Reason; 19] = [
     Reason::ExtensionChain,
     Reason::RateUp,
     Reason::QuotaSpent,
+    Reason::ConnectionOfAnother,
+    Reason::ConnectionHidden,
     Reason::SpoofedAddress,
     Reason::GatewayAddress,
     Reason::RouterAdvertisement,
@@ -312,6 +314,7 @@ fn ipv6() -> BoxedStrategy<Ipv6> {
 fn port() -> impl Strategy<Value = u16> {
     prop_oneof![
         4 => Just(80u16),
+        2 => Just(8080),
         3 => Just(443),
         3 => prop::sample::select(vec![53u16, 8080, 67, 68, 546, 547, 853, 22, 123, 8443]),
         1 => any::<u16>(),
@@ -412,7 +415,9 @@ fn tcp() -> BoxedStrategy<Tcp> {
         // Just after the handshake, around the ends of what a response may be, and beyond.
         4 => (any::<u32>(), prop_oneof![Just(0u32), 0..20u32, 0..2100u32]).prop_map(|(client_isn, received)| Ack::Cookie { client_isn, received }),
     ];
-    (any::<u16>(), port(), any::<u32>(), ack, flags, options, data, data_offset, any::<bool>())
+    // Few of those that open connections to the portal, so that stations meet in them.
+    let source_port = prop_oneof![2 => Just(NOTED_PORT), 2 => 40_000..40_004u16, 1 => any::<u16>()];
+    (source_port, port(), any::<u32>(), ack, flags, options, data, data_offset, any::<bool>())
         .prop_map(|(source_port, destination_port, seq, ack, flags, options, data, data_offset, first)| {
             let seq = match ack {
                 Ack::Cookie { client_isn, .. } if first => client_isn.wrapping_add(1),

@@ -65,8 +65,8 @@ fn the_rows_of_departing_frames_hold_in_the_kernel_and_on_the_host() {
 
 #[test]
 fn every_reason_has_a_row() {
-    // The kernel's refusal, which no frame brings about; and what depends on what was asked before: see `known`.
-    let elsewhere = [Reason::AnswerFailed, Reason::HttpAnswered];
+    // The kernel's refusal, which no frame brings about; what depends on what was asked before: see `known`; and what on how many were begun: see `connections`.
+    let elsewhere = [Reason::AnswerFailed, Reason::HttpAnswered, Reason::BudgetConnections];
     let inbound = rows().into_iter().chain(rows_without_responder()).map(|row| row.reason);
     let outbound = outbound_rows().into_iter().filter_map(|row| match row.decision {
         Outbound::Drop(reason) => Some(reason),

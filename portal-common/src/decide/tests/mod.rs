@@ -21,6 +21,9 @@ const ONE: [u8; 6] = [2, 0, 0, 0, 1, 1];
 const OTHER: [u8; 6] = [2, 0, 0, 0, 1, 2];
 const STRANGER: [u8; 6] = [2, 0, 0, 0, 1, 3];
 const GATEWAY: Address = Address::v4([192, 0, 2, 1]);
+const GATEWAY_V6: Address = Address::v6([0x20, 1, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+/// The login page's port.
+const PORTAL: u16 = 8080;
 const SITE: Address = Address::v4([198, 51, 100, 80]);
 
 /// A zone, its clients and its clock.
@@ -30,12 +33,15 @@ impl World {
     fn new(strictness: Strictness) -> Self {
         let mut tables = HostTables::new(CookieKeys::new([Key([1, 2]); 4]));
         tables.zones.insert(Attachment::new(0, 0, 0), ZONE);
-        tables.configs.insert(ZONE, GateConfig::new(GATEWAY_MAC).with_strictness(strictness));
-        tables.services.insert(ServiceKey::of_gateway(ZONE, GATEWAY), Service::Gateway);
         for protocol in [p::TCP, p::UDP] {
             tables.services.insert(ServiceKey::new(ZONE, GATEWAY, protocol, p::PORT_DNS), Service::Resolver);
         }
-        tables.services.insert(ServiceKey::new(ZONE, GATEWAY, p::TCP, 8080), Service::Portal);
+        for gateway in [GATEWAY, GATEWAY_V6] {
+            tables.services.insert(ServiceKey::of_gateway(ZONE, gateway), Service::Gateway);
+            tables.services.insert(ServiceKey::new(ZONE, gateway, p::TCP, PORTAL), Service::Portal);
+        }
+        let config = GateConfig::new(GATEWAY_MAC).with_strictness(strictness);
+        tables.configs.insert(ZONE, config.with_services(&tables.services));
         tables.states.resize_with(8, ClientState::default);
         tables.now_ns = 1_000 * S;
         Self(tables)
@@ -323,7 +329,7 @@ fn each_budget_is_a_burst_and_then_a_rate() {
     ]
     .concat();
     let dns_tcp = tcp(STRANGER, to_gateway, 53, flag::SYN);
-    let portal = tcp(STRANGER, to_gateway, 8080, flag::SYN);
+    let portal = tcp(STRANGER, to_gateway, PORTAL, flag::ACK);
     let [requests, queries, ..] = Limit::DEFAULTS;
     assert!(requests.is_limited() && queries.is_limited());
     let table: [(&str, Class, Vec<u8>, u64, u64); 5] = [
@@ -499,9 +505,10 @@ fn the_short_way_is_for_plain_packets_and_says_what_the_rules_say() {
         Unusual,
     }
     let site_v6 = Address::v6([0x20, 1, 0x0d, 0xb8, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]);
-    for (own, new, site, dhcp_server) in
-        [(host(10), host(11), SITE, p::PORT_DHCP_SERVER), (host_v6(10), host_v6(11), site_v6, p::PORT_DHCPV6_SERVER)]
-    {
+    for (own, new, gateway, site, dhcp_server) in [
+        (host(10), host(11), GATEWAY, SITE, p::PORT_DHCP_SERVER),
+        (host_v6(10), host_v6(11), GATEWAY_V6, site_v6, p::PORT_DHCPV6_SERVER),
+    ] {
         let mut world = World::new(Strictness::Learn);
         let now = world.0.now_ns;
         world.0.zones.insert(Attachment::new(0, 5, 0), ZONE);
@@ -527,9 +534,18 @@ fn the_short_way_is_for_plain_packets_and_says_what_the_rules_say() {
         let icmp = packet([GATEWAY_MAC, ONE].concat(), [own, site], icmp, &[128, 0, 0, 0, 0, 0, 0, 0]);
         let icmp_way = if own == host(10) { Way::Decided } else { Way::Unusual };
         let tcp_to_site = tcp(ONE, [own, site], 443, flag::SYN);
-        let table: [(&str, Vec<u8>, Way); 17] = [
+        let to_portal = |flags| tcp(ONE, [own, gateway], PORTAL, flags);
+        let same_port = tcp(ONE, [own, site], PORTAL, flag::SYN);
+        let extended =
+            packet([GATEWAY_MAC, ONE].concat(), [own, site], p::DESTINATION_OPTIONS, &[59, 0, 1, 4, 0, 0, 0, 0]);
+        let extended_way = if own == host(10) { Way::Decided } else { Way::Unusual };
+        let table: [(&str, Vec<u8>, Way); 21] = [
             ("a client's UDP", plain.clone(), Way::Decided),
             ("a client's TCP", tcp_to_site, Way::Decided),
+            ("a client's TCP to the port that the portal has, elsewhere", same_port, Way::Decided),
+            ("what opens a connection to the portal", to_portal(flag::SYN), Way::Unusual),
+            ("a segment of one", to_portal(flag::ACK), Way::Unusual),
+            ("behind an extension header, which only IPv6 has", extended, extended_way),
             ("a client's ping", icmp, icmp_way),
             ("with a tag", tagged(&plain, &[5]), Way::Decided),
             ("with a tag of no zone", tagged(&plain, &[7]), Way::Unusual),
@@ -558,5 +574,145 @@ fn the_short_way_is_for_plain_packets_and_says_what_the_rules_say() {
                 assert_eq!(action == Action::Pass, reason == Reason::Authorized, "{sentence}, {own:?}");
             }
         }
+    }
+}
+
+/// A TCP segment to the portal from this address and port.
+fn to_portal(mac: [u8; 6], from: Address, port: u16, flags: u8) -> Vec<u8> {
+    let to = if from.words()[0] == 0 { GATEWAY } else { GATEWAY_V6 };
+    let mut frame = tcp(mac, [from, to], PORTAL, flags);
+    let at = frame.len() - 20;
+    frame[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    frame
+}
+
+#[test]
+fn who_sent_the_syn_sends_the_rest_of_a_connection_to_the_portal_and_nobody_else() {
+    use flag::{ACK, FIN, PSH, RST, SYN};
+    const P: Reason = Reason::PortalService;
+    const A: Reason = Reason::Authorized;
+    const X: Reason = Reason::ConnectionOfAnother;
+    /// A sentence, how long after the last one, who, its flags, and what becomes of it.
+    type Step = (&'static str, u64, [u8; 6], u8, Reason);
+    // ONE is a guest, STRANGER and OTHER are not. All of it from one address and port, which the zone does not look at: only the note tells them apart.
+    let steps: [Step; 22] = [
+        ("a segment of a connection that nobody began", 0, STRANGER, ACK | PSH, P),
+        ("another's, as nothing was noted", 0, ONE, ACK | PSH, A),
+        ("an answer to a SYN begins nothing", 0, OTHER, SYN | ACK, P),
+        ("a guest's SYN", 0, ONE, SYN, A),
+        ("its ACK", 0, ONE, ACK, A),
+        ("a stranger's data in between", 0, STRANGER, ACK | PSH, X),
+        ("its end", 0, STRANGER, ACK | FIN, X),
+        ("its reset", 0, STRANGER, RST, X),
+        ("its SYN", 0, STRANGER, SYN, X),
+        ("its SYN with whatever else", 0, STRANGER, SYN | PSH | 0xe0, X),
+        ("the guest's data", 0, ONE, ACK | PSH, A),
+        ("a SYN just before it may be over", 30 * S - 1, STRANGER, SYN, X),
+        ("data when it is over", 1, STRANGER, ACK | PSH, X),
+        ("a SYN when it is over", 0, STRANGER, SYN, P),
+        ("the stranger's data", 0, STRANGER, ACK | PSH, P),
+        ("a guest's data in between", 0, ONE, ACK | PSH, X),
+        ("and another stranger's", 0, OTHER, ACK | PSH, X),
+        ("the stranger's last, a while later", 20 * S, STRANGER, ACK, P),
+        ("the guest's SYN: it was not over", 20 * S, ONE, SYN, X),
+        ("the stranger's own SYN again", 0, STRANGER, SYN, P),
+        ("the guest's SYN when it is over", 40 * S, ONE, SYN, A),
+        ("the stranger's then", 0, STRANGER, ACK, X),
+    ];
+    for from in [host(20), host_v6(20)] {
+        let mut world = World::new(Strictness::Off);
+        world.log_in(ONE, 0, |session| session);
+        for (sentence, later, mac, flags, expected) in steps {
+            world.sleep(later);
+            assert_eq!(world.send(&to_portal(mac, from, 40_001, flags)), expected, "{sentence}, {from:?}");
+        }
+        let key = ConnectionKey::new(ZONE, from, 40_001);
+        assert_eq!(world.0.connection(&key).map(|note| note.client), Some(ClientKey::new(ZONE, ONE)));
+        assert_eq!(world.send(&to_portal(STRANGER, from, 40_002, SYN)), P, "another port is another connection");
+        let elsewhere = tcp(STRANGER, [host(20), GATEWAY], 53, SYN);
+        assert_eq!(world.send(&elsewhere), Reason::DnsTcp, "and what is not for the portal none of these");
+        assert_eq!(world.0.connections.borrow().len(), 2);
+    }
+}
+
+#[test]
+fn nothing_gets_to_the_portal_that_hides_whose_it_is() {
+    let fragment = |mut frame: Vec<u8>, offset: u16| {
+        frame[20..22].copy_from_slice(&offset.to_be_bytes());
+        frame[24..26].fill(0);
+        let checksum = Sum::new().bytes(&frame[14..34]).checksum();
+        frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    };
+    let site_v6 = Address::v6([0x20, 1, 0x0d, 0xb8, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]);
+    let behind = |to, header, next: u8| {
+        // Where another header follows, it leads to a segment.
+        let bytes = [next, 0, 1, 4, 0, 0, 0, 0, p::TCP, 0, 1, 4, 0, 0, 0, 0, 0, 0, 0, 0];
+        packet([GATEWAY_MAC, ONE].concat(), [host_v6(10), to], header, &bytes)
+    };
+    let segment = to_portal(ONE, host(10), 40_001, flag::ACK);
+    let datagram = udp(ONE, [host(10), GATEWAY], [9, 9], 60);
+    let hidden = Reason::ConnectionHidden;
+    let table: [(&str, Vec<u8>, Reason); 13] = [
+        ("the first fragment of a segment", fragment(segment.clone(), 0x2000), hidden),
+        ("eight bytes of it", fragment([&segment[..16], &[0, 28], &segment[18..42]].concat(), 0x2000), hidden),
+        ("a later one, which is nothing without it", fragment(segment.clone(), 0x2001), Reason::Authorized),
+        ("a fragment of something else", fragment(datagram, 0x2000), Reason::Authorized),
+        ("a segment cut within its header", [&segment[..16], &[0, 28], &segment[18..42]].concat(), hidden),
+        ("a segment behind destination options", behind(GATEWAY_V6, p::DESTINATION_OPTIONS, p::TCP), hidden),
+        ("in an IPv6 fragment", behind(GATEWAY_V6, p::FRAGMENT, p::TCP), hidden),
+        ("behind a routing header", behind(GATEWAY_V6, p::ROUTING, p::TCP), hidden),
+        ("behind authentication", behind(GATEWAY_V6, p::AUTHENTICATION, p::TCP), hidden),
+        ("behind more than one header", behind(GATEWAY_V6, p::HOP_BY_HOP, p::DESTINATION_OPTIONS), hidden),
+        ("a datagram in fragments", behind(GATEWAY_V6, p::FRAGMENT, p::UDP), Reason::Authorized),
+        ("a large ping", behind(GATEWAY_V6, p::FRAGMENT, p::ICMPV6), Reason::Authorized),
+        ("what is not for the gateway", behind(site_v6, p::FRAGMENT, p::TCP), Reason::Authorized),
+    ];
+    for (sentence, frame, expected) in table {
+        let mut world = World::new(Strictness::Learn);
+        world.log_in(ONE, 0, |session| session);
+        assert_eq!(world.send(&frame), expected, "{sentence}");
+        assert!(!matches!(familiar(&frame[..], &world.0), Familiar::Decided { .. }) || expected == Reason::Authorized);
+        assert!(world.0.connections.borrow().is_empty(), "{sentence}");
+    }
+}
+
+#[test]
+fn nobody_begins_more_connections_to_the_portal_than_a_household_does() {
+    for (mac, passes) in [(STRANGER, Reason::PortalService), (ONE, Reason::Authorized)] {
+        let mut world = World::new(Strictness::Learn).with_limit(Class::Services, Limit::NONE);
+        world.log_in(ONE, 0, |session| session);
+        let begun = |world: &mut World, first: u16| {
+            (first..first + 1_000)
+                .take_while(|port| world.send(&to_portal(mac, host(20), *port, flag::SYN)) == passes)
+                .count()
+        };
+        assert_eq!(begun(&mut world, 1), 200, "at once");
+        assert_eq!(world.send(&to_portal(mac, host(20), 9_999, flag::SYN)), Reason::BudgetConnections);
+        assert_eq!(world.send(&to_portal(mac, host(20), 7, flag::SYN)), passes, "one of them again");
+        assert_eq!(world.send(&to_portal(mac, host(20), 7, flag::ACK)), passes, "and its segments");
+        world.sleep(S);
+        assert_eq!(begun(&mut world, 10_000), 20, "in a second");
+        assert_eq!(world.0.connections.borrow().len(), 220);
+        let other = to_portal(OTHER, host(30), 1, flag::SYN);
+        assert_eq!(world.send(&other), Reason::PortalService, "another has its own");
+    }
+}
+
+#[test]
+fn in_shadow_mode_the_page_knows_its_client_whatever_the_budget_says() {
+    for (limit, reason) in [(Limit::NONE, Reason::PortalService), (Limit::NOTHING, Reason::BudgetServices)] {
+        let mut world = World::new(Strictness::Learn).with_limit(Class::Services, limit);
+        let config = world.0.configs[&ZONE];
+        world.0.configs.insert(ZONE, config.with_shadow(true));
+        for (from, port) in [(host(20), 1), (host_v6(20), 2)] {
+            assert_eq!(world.send(&to_portal(STRANGER, from, port, flag::SYN)), reason);
+            let note = world.0.connection(&ConnectionKey::new(ZONE, from, port));
+            assert_eq!(note.map(|note| note.client), Some(ClientKey::new(ZONE, STRANGER)));
+        }
+        // Where it is enforced, who has no budget is not noted either.
+        world.0.configs.insert(ZONE, config);
+        world.send(&to_portal(STRANGER, host(20), 3, flag::SYN));
+        assert_eq!(world.0.connections.borrow().len(), if limit == Limit::NONE { 3 } else { 2 });
     }
 }

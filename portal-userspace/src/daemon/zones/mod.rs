@@ -24,6 +24,7 @@ use super::{garden::WalledGarden, preflight};
 use crate::{
     config::{self, Config},
     datapath::{
+        connections::Connections,
         gate::Gate,
         known::KnownAnswers,
         names::ZoneNames,
@@ -102,6 +103,7 @@ pub struct ZoneManager {
     config_path: PathBuf,
     limits: config::Limits,
     store: Arc<SessionStore>,
+    connections: Arc<Connections>,
     common: Common,
     tables: Arc<Mutex<ZoneTables>>,
     garden: Arc<WalledGarden>,
@@ -136,6 +138,7 @@ pub(super) struct Parts {
     pub(super) config_path: PathBuf,
     pub(super) limits: config::Limits,
     pub(super) store: Arc<SessionStore>,
+    pub(super) connections: Connections,
     pub(super) sockets: SharedSockets,
     pub(super) keys: SharedKeys,
     pub(super) tables: Arc<Mutex<ZoneTables>>,
@@ -149,13 +152,27 @@ pub(super) struct Parts {
 impl ZoneManager {
     /// Guards nothing yet.
     pub(super) fn new(parts: Parts) -> Result<Self> {
-        let Parts { config_path, limits, store, sockets, keys, tables, names, garden, known, mut gate, pins } = parts;
+        let Parts {
+            config_path,
+            limits,
+            store,
+            connections,
+            sockets,
+            keys,
+            tables,
+            names,
+            garden,
+            known,
+            mut gate,
+            pins,
+        } = parts;
         let memory = limits.responder_memory_kib.get() as usize * 1024;
         let program_id = gate.program_id()?;
         Ok(Self {
             config_path,
             limits,
             store,
+            connections: Arc::new(connections),
             common: Common { sockets, keys, known: Arc::new(known), memory },
             tables,
             garden,
@@ -359,7 +376,7 @@ impl ZoneManager {
         ports.open.append(&mut opened);
         let numbers = numbers.to_vec();
         for (bound, number) in zones.into_iter().zip(numbers) {
-            let zone = Arc::new(RunningZone::start(bound, number, &self.store, self.limits)?);
+            let zone = Arc::new(RunningZone::start(bound, number, &self.store, &self.connections, self.limits)?);
             if zone.setup.written.guest.shadow {
                 warn!(
                     zone = zone.name(),

@@ -9,9 +9,10 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::setup::{BoundZone, ZoneSetup};
 use crate::{
     config::Limits,
-    net::{KernelNeighbours, Neighbours},
+    datapath::connections::Connections,
+    net::{KernelNeighbours, Mac, Neighbours},
     session::{SessionService, SessionStore},
-    web::{self, LoginPage},
+    web::{self, LoginPage, Stations},
 };
 
 /// A guest network that is guarded.
@@ -34,17 +35,38 @@ struct Page {
     task: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
+/// The stations of one network, as the gate has noted them.
+struct Noted {
+    connections: Arc<Connections>,
+    zone: Zone,
+    /// The interface that has the network's addresses.
+    interface_index: u32,
+}
+
+impl Stations for Noted {
+    fn station(&self, peer: SocketAddr) -> Result<Option<Mac>> {
+        self.connections.station(self.zone, self.interface_index, peer)
+    }
+}
+
 impl RunningZone {
     /// Serves the login page from now on.
-    pub(super) fn start(bound: BoundZone, number: Zone, store: &Arc<SessionStore>, limits: Limits) -> Result<Self> {
+    pub(super) fn start(
+        bound: BoundZone,
+        number: Zone,
+        store: &Arc<SessionStore>,
+        connections: &Arc<Connections>,
+        limits: Limits,
+    ) -> Result<Self> {
         let BoundZone { setup, listeners } = bound;
         let addresses = web::local_addresses(&listeners).context("cannot tell where the login page listens")?;
         let config = &setup.effective.zone;
         let sessions = Arc::new(SessionService::new(Arc::clone(store), number, config));
-        let neighbours: Arc<dyn Neighbours> =
-            Arc::new(KernelNeighbours { interface_index: setup.network.neighbour_index() });
+        let interface_index = setup.network.neighbour_index();
+        let neighbours: Arc<dyn Neighbours> = Arc::new(KernelNeighbours { interface_index });
+        let stations = Noted { connections: Arc::clone(connections), zone: number, interface_index };
         let (stop, stopped) = watch::channel(false);
-        let page = LoginPage::new(config, limits, Arc::clone(&sessions), Arc::clone(&neighbours));
+        let page = LoginPage::new(config, limits, Arc::clone(&sessions), Arc::new(stations));
         let task = std::sync::Mutex::new(Some(tokio::spawn(page.serve(listeners, stopped))));
         Ok(Self { number, sessions, neighbours, listeners: addresses, setup, page: Page { stop, task } })
     }

@@ -116,6 +116,7 @@ async fn started(pins: &Path, config_path: &Path, names: &[&str]) -> Result<Zone
         config_path: config_path.to_owned(),
         limits: config.limits,
         store,
+        connections: maps.connections,
         sockets: Arc::new(Mutex::new(maps.sockets)),
         keys: Arc::new(RwLock::new(maps.secrets.keys())),
         garden: Arc::new(WalledGarden::start(maps.garden, Arc::clone(&tables), maps.answers, Box::new(|_, _| ()))?),
