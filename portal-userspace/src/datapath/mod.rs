@@ -18,6 +18,7 @@ pub mod pins;
 mod recent;
 pub mod secrets;
 pub mod sessions;
+pub mod usage;
 mod xdp;
 pub mod zones;
 
