@@ -150,17 +150,17 @@ pub(super) fn client(view: &ClientView) -> String {
     };
     let quota = quota_bytes.map(|quota| {
         let left = quota_remaining_bytes.unwrap_or_default();
-        let of = match (quota_per, quota_day_remaining_seconds) {
-            (Some(QuotaPer::Day), Some(seconds)) => format!(" of a day that ends in {}", spoken(seconds)),
-            (Some(QuotaPer::Session), _) => " of this session".into(),
-            _ => String::new(),
-        };
-        format!("{}{of}, {} left", bytes(quota), bytes(left))
+        format!("{}, {} left", bytes(quota), bytes(left))
+    });
+    let of = quota_per.map(|per| match (per, quota_day_remaining_seconds) {
+        (QuotaPer::Day, Some(seconds)) => format!("day, which ends in {}", spoken(seconds)),
+        (per, _) => per.to_string(),
     });
     let limits = [
         ("rate up", rate(rate_up_bits_per_second)),
         ("rate down", rate(rate_down_bits_per_second)),
         ("quota", quota),
+        ("quota per", of),
         ("idle timeout", idle_timeout_seconds.map(|seconds| spoken(seconds.into()))),
     ];
     for (name, limit) in limits {

@@ -13,7 +13,7 @@ use portal_common::tables::ClientKey;
 const NO_PREALLOC: u32 = 1;
 
 /// The words of a row; [`crate::session`] says what they mean.
-pub(crate) type UsageWords = [u64; 5];
+pub(crate) type UsageWords = [u64; 4];
 
 /// The kernel's copy of what clients have used.
 pub struct UsageMap(HashMap<MapData, ClientKey, UsageWords>);

@@ -277,4 +277,6 @@ fn operator_bar(cause: BarCause, time: BarTime, reason: Option<Reason>) -> Opera
 }
 
 #[cfg(test)]
+mod barring_tests;
+#[cfg(test)]
 mod tests;

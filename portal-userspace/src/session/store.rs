@@ -299,7 +299,7 @@ impl SessionStore {
     /// Removes the session; the caller holds `writing`.
     fn end(&self, entry: &Entry, cause: Cause) -> Result<(), SessionError> {
         let Entry { client, session, .. } = entry;
-        // Before it ends: a daemon that is killed in between leaves a session too many, never a quota.
+        // Before it ends: who kills the daemon in between has this counted twice, and gains nothing.
         self.write_down(entry, clock::now_ns());
         self.table.remove(*client);
         // From here on the client is a stranger. Its state is read again: the gate may have bound another address.

@@ -12,8 +12,6 @@ use crate::{clock, config::QuotaPer, datapath::usage::UsageWords};
 
 /// How long a day is, nanoseconds.
 pub(super) const DAY_NS: u64 = 24 * 3_600 * 1_000_000_000;
-/// No session has been counted.
-const NONE_YET: u64 = u64::MAX;
 
 /// What is written down of one client. Instants are of the gate's clock, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +22,6 @@ pub(super) struct UsageRow {
     pub(super) used: u64,
     /// The quota of the day that an operator gave; 0: as configured.
     pub(super) given: u64,
-    /// When the session began that was counted last: a daemon that is killed between counting a session and removing it is not to count it twice.
-    pub(super) counted_ns: u64,
     /// Until when a spent quota keeps the client out; 0: it does not.
     pub(super) barred_until_ns: u64,
 }
@@ -44,7 +40,7 @@ pub(super) struct Day {
 impl UsageRow {
     /// Of a client whose day begins now.
     pub(super) const fn beginning(now_ns: u64) -> Self {
-        Self { began_ns: now_ns, used: 0, given: 0, counted_ns: NONE_YET, barred_until_ns: 0 }
+        Self { began_ns: now_ns, used: 0, given: 0, barred_until_ns: 0 }
     }
 
     /// When it says nothing any more.
@@ -80,10 +76,9 @@ impl UsageRow {
         if quota == Session::NO_QUOTA {
             return row;
         }
-        if (policy.per == QuotaPer::Day || row.given > 0) && row.counted_ns != session.started_ns() {
+        if policy.per == QuotaPer::Day || row.given > 0 {
             // What the gate refused is counted there too.
             row.used = row.used.saturating_add(carried.min(quota));
-            row.counted_ns = session.started_ns();
         }
         if carried > quota
             && let Some(bar) = policy.bar
@@ -123,9 +118,7 @@ impl UsageRow {
     fn on(row: Option<Self>, started_ns: u64, now_ns: u64) -> Self {
         match row {
             Some(row) if row.day_ends_ns() > now_ns => row,
-            Some(Self { counted_ns, barred_until_ns, .. }) => {
-                Self { counted_ns, barred_until_ns, ..Self::beginning(started_ns) }
-            }
+            Some(Self { barred_until_ns, .. }) => Self { barred_until_ns, ..Self::beginning(started_ns) },
             None => Self::beginning(started_ns),
         }
     }
@@ -136,14 +129,14 @@ impl UsageRow {
 
     /// As the kernel keeps it.
     pub(super) const fn to_words(self) -> UsageWords {
-        let Self { began_ns, used, given, counted_ns, barred_until_ns } = self;
-        [began_ns, used, given, counted_ns, barred_until_ns]
+        let Self { began_ns, used, given, barred_until_ns } = self;
+        [began_ns, used, given, barred_until_ns]
     }
 
     /// What [`Self::to_words`] gave.
     pub(super) const fn from_words(words: UsageWords) -> Self {
-        let [began_ns, used, given, counted_ns, barred_until_ns] = words;
-        Self { began_ns, used, given, counted_ns, barred_until_ns }
+        let [began_ns, used, given, barred_until_ns] = words;
+        Self { began_ns, used, given, barred_until_ns }
     }
 }
 
@@ -164,22 +157,13 @@ mod tests {
     fn what_a_session_has_carried_counts_once_and_on_its_day() {
         let bars = QuotaPolicy { per: QuotaPer::Session, bar: Some(BarTime::seconds(3_600).unwrap()), ..DAY };
         let forever = QuotaPolicy { bar: Some(BarTime::Forever), ..bars };
-        let row = |used| UsageRow { used, counted_ns: 95 * H, ..UsageRow::beginning(90 * H) };
-        let counted =
-            |began_h: u64, used| UsageRow { used, counted_ns: began_h * H, ..UsageRow::beginning(began_h * H) };
+        let row = |used| UsageRow { used, ..UsageRow::beginning(90 * H) };
+        let counted = |began_h: u64, used| UsageRow { used, ..UsageRow::beginning(began_h * H) };
         let none = |began_h: u64| UsageRow::beginning(began_h * H);
         let table = [
             ("the first of the day", DAY, None, session(99, 1_000), 400, counted(99, 400)),
             ("what was refused is not carried", DAY, None, session(99, 1_000), 9_999, counted(99, 1_000)),
-            (
-                "a further one",
-                DAY,
-                Some(row(400)),
-                session(99, 600),
-                100,
-                UsageRow { used: 500, counted_ns: 99 * H, ..row(0) },
-            ),
-            ("one that was counted before the daemon was killed", DAY, Some(row(400)), session(95, 600), 100, row(400)),
+            ("a further one", DAY, Some(row(400)), session(99, 600), 100, row(500)),
             (
                 "one that outlasted the day",
                 DAY,
