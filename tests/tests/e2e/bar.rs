@@ -112,8 +112,8 @@ fn who_is_blocked_or_revoked_for_a_time_stays_out_over_a_death_of_the_daemon() -
     let lab = lab()?;
     let mut portald = Portald::start(&lab, &Settings::default())?;
     let clients = [
-        (&lab.guest, Family::V4, "The network's operator has blocked this device."),
-        (&lab.other, Family::V6, "The network's operator has ended this device's connection."),
+        (&lab.guest, Family::V4, "operator has blocked this device."),
+        (&lab.other, Family::V6, "operator has ended this device"),
     ];
     for (client, family, _) in clients {
         ensure!(press(client, family)?.status == 303, "{family:?}: the login fails");
