@@ -88,8 +88,8 @@ pub(super) fn quota_at_login(
         return Err(barred);
     }
     let Some(row) = row else { return Ok(policy.quota_bytes) };
-    if let Some(left) = row.bar_left(now.gate_ns) {
-        return Err(Barred { cause: BarCause::Quota, left });
+    if let Some(barred) = row.bars(now.gate_ns) {
+        return Err(barred);
     }
     let Some(day) = row.day(policy, now.gate_ns) else { return Ok(policy.quota_bytes) };
     match day.quota_bytes {

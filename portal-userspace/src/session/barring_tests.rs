@@ -140,7 +140,7 @@ fn who_is_blocked_is_a_stranger_until_an_operator_lets_it_in() {
     assert_eq!(cause(&service, mac(1)), Some(BarCause::Blocked));
     let (bar, ended) = service.block(mac(1), time("forever"), None).unwrap();
     assert_eq!((bar.until.as_ref(), bar.reason.as_ref(), ended), (None, None, false), "the last word counts");
-    assert_eq!(service.store.kept_out().unwrap(), [bar.clone()]);
+    assert_eq!(service.store.kept_out().unwrap(), std::slice::from_ref(&bar));
     assert_eq!(service.unblock(mac(1)).unwrap(), bar);
     assert!(matches!(service.unblock(mac(1)), Err(SessionError::NotBarred(_))));
     assert_eq!(cause(&service, mac(1)), None);

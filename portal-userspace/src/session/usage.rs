@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portal_common::tables::Session;
 
-use super::admission::QuotaPolicy;
+use super::admission::{BarCause, Barred, QuotaPolicy};
 use crate::{clock, config::QuotaPer, datapath::usage::UsageWords};
 
 /// How long a day is, nanoseconds.
@@ -49,13 +49,14 @@ impl UsageRow {
         of_the_day.max(self.barred_until_ns)
     }
 
-    /// For how long a spent quota keeps the client out; None inside: without an end.
-    pub(super) fn bar_left(&self, now_ns: u64) -> Option<Option<Duration>> {
-        match self.barred_until_ns {
-            Session::NEVER => Some(None),
-            until if until > now_ns => Some(Some(Duration::from_nanos(until - now_ns))),
-            _ => None,
-        }
+    /// How a spent quota keeps the client out at this instant, if it does.
+    pub(super) fn bars(&self, now_ns: u64) -> Option<Barred> {
+        let left = match self.barred_until_ns {
+            Session::NEVER => None,
+            until if until > now_ns => Some(Duration::from_nanos(until - now_ns)),
+            _ => return None,
+        };
+        Some(Barred { cause: BarCause::Quota, left })
     }
 
     /// The client's day, if it is not over and its quota is one of the day.

@@ -130,9 +130,9 @@ async fn who_is_kept_out_is_told_so_and_until_when_over_both_families() {
     for from in ["127.0.0.1", "::1"] {
         for timed in [true, false] {
             if timed {
-                drop(block())
+                drop(block());
             } else {
-                revoke()
+                revoke();
             }
             for request in [post("/login", "accept=yes"), get("/")] {
                 let page = site.ask_from(from, request).await;
