@@ -163,7 +163,7 @@ impl SessionStore {
         let _writing = self.lock();
         *self.records.bars.write().unwrap_or_else(PoisonError::into_inner) = next;
         let ended = self.remove_locked(client, Cause::Revoked)?.is_some();
-        let barred = bar.bars(now.calendar).unwrap_or(Barred { cause: bar.cause, left: None });
+        let barred = bar.bars(bar.since).unwrap_or(Barred { cause: bar.cause, left: None });
         Ok((BarView::new(&zone, mac, barred, Some(bar)), ended))
     }
 
