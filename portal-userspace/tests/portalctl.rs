@@ -243,6 +243,60 @@ fn an_operator_lets_a_client_in_sees_it_and_logs_it_out() {
 }
 
 #[test]
+fn an_operator_keeps_a_client_out_and_lets_it_in_again() {
+    let daemon = daemon(8, None);
+    assert_eq!(daemon.ok("blocks"), "Nobody is kept out.\n");
+    daemon.ok(&format!("allow {PHONE}"));
+    let text = daemon.ok(&format!("block {PHONE} --for 2h --reason noise"));
+    assert!(
+        text.starts_with(&format!("{PHONE} is blocked for 2h, until ")) && text.contains("session has ended"),
+        "{text}"
+    );
+    let text = daemon.ok("blocks");
+    for part in ["CLIENT", PHONE, "blocked", "1h 59m", "Z", "noise"] {
+        assert!(text.contains(part) || part == "1h 59m" && text.contains("2h"), "{part}: {text}");
+    }
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    let shown = daemon.run(&format!("clients show {PHONE}"));
+    let said = String::from_utf8(shown.stderr).unwrap();
+    assert!(shown.status.code() == Some(1) && said.contains("kept out of `guest` until 20"), "{said}");
+    assert_eq!(daemon.ok(&format!("unblock {PHONE}")), format!("{PHONE} may log in again.\n"));
+    assert_eq!(daemon.ok(&format!("block {PHONE}")), format!("{PHONE} is blocked until it is unblocked.\n"));
+    let bar = json(&daemon.ok("blocks --json"))["blocks"][0].clone();
+    assert_eq!(
+        (&bar["cause"], &bar["until"], &bar["zone"]),
+        (&"blocked".into(), &serde_json::Value::Null, &"guest".into())
+    );
+    let text = daemon.ok(&format!("allow {PHONE}"));
+    assert!(text.contains("It was kept out (blocked), and is no longer."), "{text}");
+    let text = daemon.ok(&format!("revoke {PHONE} --bar 2h"));
+    assert!(text.starts_with(&format!("{PHONE} is logged out, and kept out for 2h, until ")), "{text}");
+    assert_eq!(json(&daemon.ok(&format!("unblock {PHONE} --json")))["block"]["cause"], "revoked");
+    daemon.ok(&format!("allow {PHONE}"));
+    assert_eq!(json(&daemon.ok(&format!("revoke {PHONE} --bar none --json")))["bar"], serde_json::Value::Null);
+    let blocked = json(&daemon.ok(&format!("block {PHONE} --for forever --json")));
+    assert_eq!((&blocked["ended_session"], &blocked["block"]["mac"]), (&false.into(), &PHONE.into()));
+    let text = daemon.ok(&format!("allow {PHONE} --quota 2GB --quota-per day"));
+    assert!(text.contains("let through"), "{text}");
+    let text = daemon.ok(&format!("clients show {PHONE}"));
+    assert!(text.contains("quota per") && text.contains("day, which ends in 2"), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+    for (words, code) in [
+        ("unblock 02:00:5e:10:00:09", 1),
+        ("block 02:00:5e:10:00:09 --zone pool", 1),
+        ("block", 2),
+        ("block 02:00:5e:10:00:09 --for soon", 2),
+        ("block 02:00:5e:10:00:09 --for 0s", 2),
+        ("revoke 02:00:5e:10:00:09 --bar soon", 2),
+        ("allow 02:00:5e:10:00:09 --quota-per day", 2),
+        ("allow 02:00:5e:10:00:09 --quota 2GB --quota-per month", 2),
+    ] {
+        assert_eq!(daemon.run(words).status.code(), Some(code), "{words}");
+    }
+    assert!(daemon.ok("completions bash").contains("unblock"));
+}
+
+#[test]
 fn json_is_printed_on_request_for_every_answer() {
     let daemon = daemon(8, None);
     assert_eq!(json(&daemon.ok(&format!("allow {PHONE} --json")))["remaining_seconds"], 8 * 3600);

@@ -157,7 +157,7 @@ pub fn config_text(lab: &Lab, settings: &Settings) -> String {
     let mut text = format!(
         "[guest]\ninterface = \"{interface}\"\nxdp_mode = \"{xdp_mode}\"\n\n\
          [portal]\nsession = \"{session}\"\n\n\
-         [paths]\npins = \"{directory}/bpf/portal\"\nsocket = \"{directory}/portald.sock\"\n"
+         [paths]\npins = \"{directory}/bpf/portal\"\nsocket = \"{directory}/portald.sock\"\nstate = \"{directory}/state\"\n"
     );
     if let Some(clients) = clients {
         write!(text, "\n[limits]\nclients = {clients}\n").expect("a String takes all");

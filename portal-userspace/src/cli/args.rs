@@ -6,13 +6,14 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    config::{BitRate, ByteCount, DEFAULT_SOCKET, IdleTime, OrNone, SessionLength},
+    config::{BarTime, BitRate, ByteCount, DEFAULT_SOCKET, IdleTime, OrNone, QuotaPer, SessionLength},
     garden::{ports::PortRule, rules::Target},
     net::Mac,
     observe::{
         build::{AnyMac, Flags, FrameSpec, Protocol, Text, Vlans},
         input,
     },
+    session::Reason,
 };
 
 /// Control Portal, the captive-portal gate.
@@ -53,7 +54,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: ClientsCommand,
     },
-    /// Let a client through, as if it had logged in; returns when the kernel has it
+    /// Let a client through, as if it had logged in; returns when the kernel has it. Lifts whatever kept it out
     Allow {
         /// The client's MAC address, as 02:00:5e:10:00:01, 02-00-5e-10-00-01 or 0200.5e10.0001
         mac: Mac,
@@ -71,7 +72,39 @@ pub(super) enum Command {
     Revoke {
         /// The client's MAC address
         mac: Mac,
+        /// Keep it from logging in again for so long, as 45m or 2h; or `forever`, until it is unblocked; or `none` [default: as
+        /// `bar_after_revoke` says]
+        #[arg(long, value_name = "TIME")]
+        bar: Option<OrNone<BarTime>>,
         /// The zone [default: where it has a session]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
+    /// Keep a client from logging in; a running session ends. When this returns, it is a stranger
+    Block {
+        /// The client's MAC address
+        mac: Mac,
+        /// For how long, as 45m, 2h or "1d 12h" [default: until it is unblocked, also over a restart of the gateway]
+        #[arg(long = "for", value_name = "TIME", default_value = "forever", hide_default_value = true)]
+        time: BarTime,
+        /// Why, as `portalctl blocks` is to show it; guests are not told
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<Reason>,
+        /// The zone [default: where it has a session, or the only one]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
+    /// Let a client log in again that was blocked, revoked with --bar, or has spent its quota
+    Unblock {
+        /// The client's MAC address
+        mac: Mac,
+        /// The zone [default: where it is kept out]
+        #[arg(long, value_name = "NAME")]
+        zone: Option<String>,
+    },
+    /// List the clients that may not log in now, why, and until when
+    Blocks {
+        /// One zone only
         #[arg(long, value_name = "NAME")]
         zone: Option<String>,
     },
@@ -325,6 +358,10 @@ pub(super) struct LimitArgs {
     /// How much it may send and receive, together, from the session's beginning, as 2GB
     #[arg(long, value_name = "BYTES")]
     pub(super) quota: Option<OrNone<ByteCount>>,
+    /// What that is of: `session`, or `day`, so that its further logins within 24 hours get what is left of it [default: as
+    /// `quota_per` says]
+    #[arg(long, value_name = "WHAT", requires = "quota")]
+    pub(super) quota_per: Option<QuotaPer>,
     /// After how long without a packet from it the session ends, as 30m
     #[arg(long, value_name = "TIME")]
     pub(super) idle: Option<OrNone<IdleTime>>,

@@ -1,6 +1,7 @@
 //! `portalctl`: what an operator types.
 
 mod args;
+mod blocks;
 mod explain;
 mod output;
 mod watch;
@@ -18,7 +19,7 @@ use self::args::{AllowFor, Cli, ClientsCommand, Command, GardenCommand, LimitArg
 use crate::{
     control::{
         Client, ClientError,
-        api::{AddRequest, AllowRequest, ErrorBody, ErrorInfo, RemoveRequest},
+        api::{AddRequest, AllowRequest, BlockRequest, ErrorBody, ErrorInfo, RemoveRequest},
     },
     garden::{ports::Ports, view},
 };
@@ -159,21 +160,35 @@ async fn ask_once(client: &Client, cli: &Cli) -> Result<String, Failure> {
             if cli.json { json(&view) } else { output::client(&view) }
         }
         Command::Allow { mac, length, zone, limits } => {
-            let LimitArgs { up, down, quota, idle } = *limits;
+            let LimitArgs { up, down, quota, quota_per, idle } = *limits;
             let request = AllowRequest {
                 for_seconds: if let Some(AllowFor::Time(time)) = length { Some(time.get().as_secs()) } else { None },
                 forever: matches!(length, Some(AllowFor::Forever)),
                 rate_up: up,
                 rate_down: down,
                 quota,
+                quota_per,
                 idle,
             };
             let view = client.allow(*mac, zone.as_deref(), request).await?;
             if cli.json { json(&view) } else { output::allowed(&view) }
         }
-        Command::Revoke { mac, zone } => {
-            let revoked = client.revoke(*mac, zone.as_deref()).await?;
-            if cli.json { json(&revoked) } else { format!("{} is logged out.\n", revoked.mac) }
+        Command::Revoke { mac, bar, zone } => {
+            let revoked = client.revoke_and_bar(*mac, zone.as_deref(), *bar).await?;
+            if cli.json { json(&revoked) } else { blocks::revoked(&revoked) }
+        }
+        Command::Block { mac, time, reason, zone } => {
+            let request = BlockRequest { for_seconds: time.get().map(|time| time.as_secs()), reason: reason.clone() };
+            let blocked = client.block(*mac, zone.as_deref(), &request).await?;
+            if cli.json { json(&blocked) } else { blocks::blocked(&blocked) }
+        }
+        Command::Unblock { mac, zone } => {
+            let unblocked = client.unblock(*mac, zone.as_deref()).await?;
+            if cli.json { json(&unblocked) } else { format!("{} may log in again.\n", unblocked.mac) }
+        }
+        Command::Blocks { zone } => {
+            let list = client.blocks(zone.as_deref()).await?;
+            if cli.json { json(&list) } else { blocks::list(&list) }
         }
         Command::Drops { all, zone, .. } => {
             let drops = client.drops(*all, zone.as_deref()).await?;

@@ -4,8 +4,9 @@ use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets::NOTHING};
 
+use super::blocks;
 use crate::{
-    config::BitRate,
+    config::{BitRate, QuotaPer},
     control::api::{ClientList, ClientView, Drops, Explanation, GardenList, ReasonCount, Status, ZoneDrops, ZoneList},
     garden::view,
     observe::{decode, input},
@@ -15,14 +16,14 @@ use crate::{
 /// As wide as a terminal is by tradition: the answer looks the same in a terminal, a pipe and a mail.
 const WIDTH: u16 = 80;
 
-fn table() -> Table {
+pub(super) fn table() -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH);
     table
 }
 
 /// The table's lines without the spaces at their beginning and end.
-fn print(mut table: Table, right: &[usize]) -> String {
+pub(super) fn print(mut table: Table, right: &[usize]) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
         if right.contains(&column.index) {
@@ -140,6 +141,8 @@ pub(super) fn client(view: &ClientView) -> String {
         rate_down_bits_per_second,
         quota_bytes,
         quota_remaining_bytes,
+        quota_per,
+        quota_day_remaining_seconds,
         idle_timeout_seconds,
     } = view.limits;
     let rate = |rate: Option<u64>| {
@@ -149,10 +152,15 @@ pub(super) fn client(view: &ClientView) -> String {
         let left = quota_remaining_bytes.unwrap_or_default();
         format!("{}, {} left", bytes(quota), bytes(left))
     });
+    let of = quota_per.map(|per| match (per, quota_day_remaining_seconds) {
+        (QuotaPer::Day, Some(seconds)) => format!("day, which ends in {}", spoken(seconds)),
+        (per, _) => per.to_string(),
+    });
     let limits = [
         ("rate up", rate(rate_up_bits_per_second)),
         ("rate down", rate(rate_down_bits_per_second)),
         ("quota", quota),
+        ("quota per", of),
         ("idle timeout", idle_timeout_seconds.map(|seconds| spoken(seconds.into()))),
     ];
     for (name, limit) in limits {
@@ -165,10 +173,15 @@ pub(super) fn client(view: &ClientView) -> String {
 }
 
 pub(super) fn allowed(view: &ClientView) -> String {
-    match &view.expires_at {
+    let mut text = match &view.expires_at {
         Some(until) => format!("{} is let through for {}, until {until}.\n", view.mac, left(view)),
         None => format!("{} is let through until it is revoked or the gateway restarts.\n", view.mac),
+    };
+    if let Some(bar) = &view.lifted_bar {
+        writeln!(text, "It was kept out ({}), and is no longer.", blocks::why(bar.cause))
+            .expect("writing to a String does not fail");
     }
+    text
 }
 
 pub(super) fn drops(drops: &Drops) -> String {
@@ -314,7 +327,7 @@ fn addresses(view: &ClientView) -> String {
 }
 
 /// A number of seconds in its two largest units, as `1h 59m`.
-fn spoken(seconds: u64) -> String {
+pub(super) fn spoken(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     // A minute is exact enough for what lasts hours.
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")

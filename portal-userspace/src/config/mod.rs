@@ -4,6 +4,7 @@
 //! from its interface.
 //! Every key, its unit and its default is described once, in `reference.toml` beside this file ([`REFERENCE`]).
 
+mod bar;
 mod budgets;
 mod consistency;
 mod effective;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::{garden::rules::GardenRule, responder::probes};
 
 pub use crate::net::XdpMode;
+pub use bar::{BarTime, QuotaPer};
 pub use budgets::{Bucket, Budget, Budgets, BudgetsOverride};
 pub use effective::{Effective, ResolveError, Url};
 pub use error::ConfigError;
@@ -138,6 +140,8 @@ pub struct Paths {
     pub pins: AbsolutePath,
     /// The control API's Unix socket.
     pub socket: AbsolutePath,
+    /// The directory with what is to outlive a restart of the machine.
+    pub state: AbsolutePath,
 }
 
 /// The control API's socket where nothing else is configured.
@@ -145,7 +149,11 @@ pub const DEFAULT_SOCKET: &str = "/run/portal/portald.sock";
 
 impl Default for Paths {
     fn default() -> Self {
-        Self { pins: AbsolutePath::fixed("/sys/fs/bpf/portal"), socket: AbsolutePath::fixed(DEFAULT_SOCKET) }
+        Self {
+            pins: AbsolutePath::fixed("/sys/fs/bpf/portal"),
+            socket: AbsolutePath::fixed(DEFAULT_SOCKET),
+            state: AbsolutePath::fixed("/var/lib/portal"),
+        }
     }
 }
 

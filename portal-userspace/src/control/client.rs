@@ -17,13 +17,17 @@ use tokio::{net::UnixStream, task::JoinHandle};
 use super::{
     Group,
     api::{
-        AddRequest, AllowRequest, ClientList, ClientView, Detached, Drops, ErrorBody, ErrorInfo, ExplainRequest,
-        Explanations, GardenList, RemoveRequest, Removed, Revoked, RuleView, Status, ZoneList, ZoneView,
+        AddRequest, AllowRequest, BlockList, BlockRequest, Blocked, ClientList, ClientView, Detached, Drops, ErrorBody,
+        ErrorInfo, ExplainRequest, Explanations, GardenList, RemoveRequest, Removed, Revoked, RuleView, Status,
+        Unblocked, ZoneList, ZoneView,
     },
 };
-use crate::net::{
-    Mac,
-    client::{ExchangeError, exchange},
+use crate::{
+    config::{BarTime, OrNone},
+    net::{
+        Mac,
+        client::{ExchangeError, exchange},
+    },
 };
 
 /// A list of a million clients takes seconds.
@@ -106,9 +110,37 @@ impl Client {
         self.call(Method::PUT, &in_zone(&format!("/v1/clients/{mac}"), zone), Some(request)).await
     }
 
-    /// Makes a client a stranger, in this zone, or where it has a session. When this returns, it is one.
+    /// Makes a client a stranger, in this zone, or where it has a session, and keeps it out for as long as the configuration says. When this returns,
+    /// it is one.
     pub async fn revoke(&self, mac: Mac, zone: Option<&str>) -> Result<Revoked, ClientError> {
-        self.call(Method::DELETE, &in_zone(&format!("/v1/clients/{mac}"), zone), None::<()>).await
+        self.revoke_and_bar(mac, zone, None).await
+    }
+
+    /// As [`Self::revoke`], but keeps the client out for this long, where that is said.
+    pub async fn revoke_and_bar(
+        &self,
+        mac: Mac,
+        zone: Option<&str>,
+        bar: Option<OrNone<BarTime>>,
+    ) -> Result<Revoked, ClientError> {
+        let bar = bar.map(|bar| bar.to_string());
+        let query = Query::default().given("zone", zone).given("bar", bar.as_deref());
+        self.call(Method::DELETE, &query.behind(&format!("/v1/clients/{mac}")), None::<()>).await
+    }
+
+    /// Who is kept out: of one zone, or of any.
+    pub async fn blocks(&self, zone: Option<&str>) -> Result<BlockList, ClientError> {
+        self.call(Method::GET, &in_zone("/v1/blocks", zone), None::<()>).await
+    }
+
+    /// Keeps a client out of this zone, or of the one where it has a session, or of the only one. When this returns, it is a stranger.
+    pub async fn block(&self, mac: Mac, zone: Option<&str>, request: &BlockRequest) -> Result<Blocked, ClientError> {
+        self.call(Method::PUT, &in_zone(&format!("/v1/blocks/{mac}"), zone), Some(request)).await
+    }
+
+    /// Lets a client log in again, in this zone, or where it is kept out.
+    pub async fn unblock(&self, mac: Mac, zone: Option<&str>) -> Result<Unblocked, ClientError> {
+        self.call(Method::DELETE, &in_zone(&format!("/v1/blocks/{mac}"), zone), None::<()>).await
     }
 
     /// How often each reason was given: those that drop, or all; in one zone, or in all.

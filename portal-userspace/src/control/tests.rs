@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    api::{AllowRequest, GateInfo},
+    api::{AllowRequest, BarCause, BlockRequest, GateInfo},
     *,
 };
 use crate::{
@@ -602,6 +602,68 @@ async fn clients_are_of_a_zone() {
         [(Some("guests"), false), (Some("guests"), true), (Some("staff"), false), (Some("staff"), true), (None, false)]
     );
     assert_eq!(client.drops(true, Some("staff")).await.unwrap().zones.len(), 2);
+}
+
+#[tokio::test]
+async fn clients_are_kept_out_and_let_in_again() {
+    let daemon = daemon_of(2, 8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let forever = BlockRequest::default();
+    let two_hours = BlockRequest { for_seconds: Some(7_200), reason: Some("noise".parse().unwrap()) };
+    assert_eq!(client.block(mac(1), None, &forever).await.unwrap_err().info().code, "which_zone");
+    client.allow(mac(1), Some("staff"), AllowRequest::default()).await.unwrap();
+    let blocked = client.block(mac(1), None, &two_hours).await.unwrap();
+    assert_eq!((blocked.block.zone.as_str(), blocked.ended_session), ("staff", true), "where it has a session");
+    assert_eq!((blocked.block.cause, blocked.block.remaining_seconds), (BarCause::Blocked, Some(7_200)));
+    assert!(!client.block(mac(2), Some("guests"), &forever).await.unwrap().ended_session);
+    let info = client.client(mac(1), None).await.unwrap_err().info();
+    assert_eq!(info.code, "client_barred");
+    let until = blocked.block.until.as_ref().unwrap();
+    assert!(info.message.contains(&until[..16]) && info.remedy.contains("unblock"), "{info:?}");
+    assert_eq!(client.client(mac(3), None).await.unwrap_err().info().code, "no_such_client");
+    let list = |zone: Option<&'static str>| {
+        let client = &client;
+        async move { client.blocks(zone).await.unwrap().blocks.iter().map(|bar| bar.mac).collect::<Vec<_>>() }
+    };
+    assert_eq!((list(None).await, list(Some("staff")).await), (vec![mac(2), mac(1)], vec![mac(1)]));
+    let json = serde_json::to_value(client.blocks(None).await.unwrap()).unwrap();
+    let keys = json["blocks"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(keys, "cause mac reason remaining_seconds since until zone");
+    assert_eq!((&json["blocks"][1]["cause"], &json["blocks"][1]["reason"]), (&"blocked".into(), &"noise".into()));
+    let unblocked = client.unblock(mac(1), None).await.unwrap();
+    assert_eq!((unblocked.zone.as_str(), unblocked.block.cause), ("staff", BarCause::Blocked), "where it is kept out");
+    assert_eq!(client.unblock(mac(1), Some("staff")).await.unwrap_err().info().code, "not_blocked");
+    let view = client.allow(mac(2), Some("guests"), AllowRequest::default()).await.unwrap();
+    assert_eq!(
+        view.lifted_bar.map(|bar| bar.cause),
+        Some(BarCause::Blocked),
+        "an operator's allow lifts it, and says so"
+    );
+    assert_eq!(list(None).await, []);
+    let revoked = client.revoke_and_bar(mac(2), None, Some("2h".parse().unwrap())).await.unwrap();
+    assert_eq!(revoked.bar.map(|bar| (bar.cause, bar.remaining_seconds)), Some((BarCause::Revoked, Some(7_200))));
+    assert_eq!(list(None).await, [mac(2)]);
+
+    let put = |path: &str, body: &str| {
+        format!("PUT /v1/blocks/{path} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let here = "02:00:5e:10:00:05?zone=staff";
+    for (sentence, request, status, code) in [
+        ("no MAC", put("x", ""), "400", "bad_mac"),
+        ("no time at all", put(here, "{\"for_seconds\":0}"), "400", "bad_length"),
+        ("a field that is none", put(here, "{\"for\":1}"), "400", "bad_request"),
+        ("a reason of two lines", put(here, "{\"reason\":\"a\\nb\"}"), "400", "bad_request"),
+        ("no such zone", put("02:00:5e:10:00:05?zone=pool", ""), "404", "no_such_zone"),
+        (
+            "a bar that is no duration",
+            "DELETE /v1/clients/02:00:5e:10:00:05?bar=soon HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "400",
+            "bad_length",
+        ),
+    ] {
+        let answer = daemon.raw(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(code), "{sentence}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -75,6 +75,7 @@ impl Setup {
             );
             return Ok(());
         }
+        session::check_state(config.paths.state.as_path())?;
         let survey = PinDirectory::below(config.paths.pins.as_path())?.survey(config.limits.clients.get())?;
         self.check_leftovers(&survey)
     }
@@ -101,6 +102,7 @@ impl Setup {
 
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interfaces()?;
+        session::check_state(self.config.paths.state.as_path())?;
         let clients = self.config.limits.clients.get();
         let pins = Pins::lock(self.config.paths.pins.as_path())?;
         let survey = pins.directory().survey(clients)?;
@@ -117,7 +119,9 @@ impl Setup {
         let fresh = pins.fresh_maps();
         let (mut gate, maps) = Gate::load(&pins, GateSize { clients, unmetered })?;
         let log = gate.take_log();
-        let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
+        let store = Arc::new(
+            SessionStore::over(maps.sessions, maps.owners)?.remembering(maps.usage, config.paths.state.as_path())?,
+        );
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
         let events = EventHub::default();
         let tables = Arc::new(Mutex::new(maps.zones));

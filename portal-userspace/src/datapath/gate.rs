@@ -31,6 +31,7 @@ use super::{
     secrets::Secrets,
     sessions::SessionTable,
     sources::Sources,
+    usage::UsageMap,
     xdp,
     zones::ZoneTables,
 };
@@ -45,6 +46,8 @@ pub struct Gate {
 pub struct GateMaps {
     /// Which zone has which number.
     pub names: ZoneNames,
+    /// What clients have used.
+    pub usage: UsageMap,
     /// Which zones there are.
     pub zones: ZoneTables,
     /// Who is logged in.
@@ -94,9 +97,11 @@ impl Gate {
     /// Loads the programs over the pinned maps, which are made if they are not there. What runs over these maps goes on as it was.
     pub fn load(pins: &Pins, size: impl Into<GateSize>) -> Result<(Self, GateMaps)> {
         let paths: Vec<_> = pins::program_maps().map(|name| (name, pins.directory().map(name))).collect();
-        let (gate, maps) = Self::load_over(&paths, size.into())?;
+        let size = size.into();
+        let (gate, maps) = Self::load_over(&paths, size)?;
         let names = ZoneNames::at(&pins.directory().names())?;
-        Ok((gate, GateMaps { names, ..maps }))
+        let usage = UsageMap::at(&pins.directory().usage(), size.clients)?;
+        Ok((gate, GateMaps { names, usage, ..maps }))
     }
 
     /// Loads the programs over maps of their own, which end with them: for tests and measurements.
@@ -129,6 +134,7 @@ impl Gate {
             SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "CLIENTS")?, &take(&mut ebpf, "RECENT")?)?;
         let maps = GateMaps {
             names: ZoneNames::create()?,
+            usage: UsageMap::create(clients)?,
             zones: ZoneTables::new(
                 &take(&mut ebpf, "ZONES")?,
                 take(&mut ebpf, "CONFIG")?,

@@ -20,6 +20,7 @@ mod recent;
 pub mod secrets;
 pub mod sessions;
 mod sources;
+pub mod usage;
 mod xdp;
 pub mod zones;
 

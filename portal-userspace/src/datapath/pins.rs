@@ -3,7 +3,7 @@
 //! ```text
 //! /sys/fs/bpf/portal/          locked by the running portald
 //!     v4/                      the version of the maps' layout
-//!         SESSIONS, CONFIG, …  the maps of the programs, and NAMES: which zone has which number
+//!         SESSIONS, CONFIG, …  the maps of the programs, NAMES: which zone has which number, and USAGE: what clients have used
 //!         link-<ifindex>       the gate's attachment to the interface
 //!         meter-<ifindex>      the meter's, where the kernel has tcx
 //! ```
@@ -29,7 +29,7 @@ use portal_common::{
 };
 use rustix::fs::{FlockOperation, flock, statfs};
 
-use super::{attachment::Attachment, names::Name};
+use super::{attachment::Attachment, names::Name, usage::UsageWords};
 
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
 const LAYOUT: &str = "v4";
@@ -55,6 +55,8 @@ const GATE_PIN: &str = "link-";
 const METER_PIN: &str = "meter-";
 /// The map that says which zone has which number. The programs do not know it.
 const NAMES: &str = "NAMES";
+/// The map that says what clients have used. Nor this.
+const USAGE: &str = "USAGE";
 
 /// How many addresses can be bound to clients: a phone has an IPv4 address, a link-local one, and one or two of IPv6.
 pub(crate) const fn max_owners(clients: u32) -> u32 {
@@ -147,12 +149,13 @@ fn shared_maps(clients: u32) -> Vec<SharedMap> {
         map("COUNTERS", MapType::PerCpuArray, index, size_of::<Counters>(), COUNTER_ROWS),
         map("XSKS", MapType::XskMap, index, index, MAX_INTERFACES * MAX_QUEUES),
         map(NAMES, MapType::Array, index, size_of::<Name>(), MAX_ZONES),
+        map(USAGE, MapType::Hash, client, size_of::<UsageWords>(), clients),
     ]
 }
 
 /// The names of the pinned maps that the programs have.
 pub(crate) fn program_maps() -> impl Iterator<Item = &'static str> {
-    shared_maps(0).into_iter().map(|map| map.name).filter(|name| *name != NAMES)
+    shared_maps(0).into_iter().map(|map| map.name).filter(|name| ![NAMES, USAGE].contains(name))
 }
 
 impl PinDirectory {
@@ -229,6 +232,11 @@ impl PinDirectory {
     /// Where the zones' names are pinned.
     pub(crate) fn names(&self) -> PathBuf {
         self.map(NAMES)
+    }
+
+    /// Where it is pinned what clients have used.
+    pub(crate) fn usage(&self) -> PathBuf {
+        self.map(USAGE)
     }
 
     /// Where the gate's attachment to this interface is pinned.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portal_common::tables::{Rate, Session};
 
-use crate::config::{BitRate, ByteCount, IdleTime, OrNone, SessionLimits};
+use crate::config::{BitRate, ByteCount, IdleTime, OrNone, QuotaPer, SessionLimits};
 
 /// What an operator lets a client through with. What is not said is as in the client's session, or without one as the zone's configuration says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Grant {
     pub rate_down: Option<OrNone<BitRate>>,
     /// How many bytes it may send and receive, together, from the session's beginning.
     pub quota: Option<OrNone<ByteCount>>,
+    /// What that quota is of, where one is given; None: as the zone's configuration says.
+    pub quota_per: Option<QuotaPer>,
     /// After how long without a frame from it the session ends.
     pub idle: Option<OrNone<IdleTime>>,
 }
@@ -41,7 +43,7 @@ pub(super) struct KernelLimits {
 
 impl KernelLimits {
     pub(super) fn configured(limits: &SessionLimits) -> Self {
-        let SessionLimits { rate_up, rate_down, rate_burst: _, accounting: _, quota, idle } = limits;
+        let SessionLimits { rate_up, rate_down, quota, idle, .. } = limits;
         Self {
             rate_up: rate(*rate_up),
             rate_down: rate(*rate_down),
@@ -69,6 +71,11 @@ impl KernelLimits {
         }
     }
 
+    /// With this quota, where there is one.
+    pub(super) fn with_quota(self, bytes: Option<u64>) -> Self {
+        Self { quota_bytes: bytes.unwrap_or(self.quota_bytes), ..self }
+    }
+
     /// A session with these limits.
     pub(super) fn session(self, started_ns: u64, expires_ns: u64, slot: u32) -> Session {
         let Self { rate_up, rate_down, quota_bytes, idle_s } = self;
@@ -83,7 +90,7 @@ fn rate(limit: OrNone<BitRate>) -> Rate {
     limit.get().map_or(Rate::UNLIMITED, |rate| Rate::bits_per_second(rate.bits_per_second()))
 }
 
-fn bytes(limit: OrNone<ByteCount>) -> u64 {
+pub(super) fn bytes(limit: OrNone<ByteCount>) -> u64 {
     limit.get().map_or(Session::NO_QUOTA, ByteCount::get)
 }
 

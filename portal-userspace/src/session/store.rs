@@ -10,7 +10,12 @@ use std::{
 use anyhow::Result;
 use portal_common::tables::{ClientKey, ClientState, Session, Zone};
 
-use super::{Cause, ClientView, SessionError, SessionEvents, slots::Slots};
+use super::{
+    Cause, ClientView, Clocks, SessionError, SessionEvents,
+    admission::QuotaPolicy,
+    barring::{Account, Records},
+    slots::Slots,
+};
 use crate::{
     clock,
     datapath::{owners::Owners, pins::max_owners, sessions::SessionTable},
@@ -28,6 +33,8 @@ pub struct SessionStore {
     pub(super) owners: Owners,
     pub(super) slots: Slots,
     zones: RwLock<HashMap<Zone, String>>,
+    pub(super) policies: RwLock<HashMap<Zone, QuotaPolicy>>,
+    pub(super) records: Records,
     events: SessionEvents,
     /// Held over every read that a write follows: for a few system calls, never for a walk.
     writing: Mutex<()>,
@@ -63,11 +70,14 @@ impl SessionStore {
     pub fn over(table: SessionTable, owners: Owners) -> Result<Self> {
         let used: Vec<u32> = table.find(|_, _| true).iter().map(|(_, session)| session.slot()).collect();
         let slots = Slots::new(table.capacity(), used);
+        let records = Records::new(table.capacity());
         Ok(Self {
             table,
             owners,
             slots,
             zones: RwLock::default(),
+            policies: RwLock::default(),
+            records,
             events: SessionEvents::default(),
             writing: Mutex::default(),
             search: Mutex::default(),
@@ -125,7 +135,7 @@ impl SessionStore {
         // One that cannot be read is left out: it is shown, and nothing depends on it.
         let address = |word| self.owners.address(entry.client.zone(), word).ok().flatten();
         let bound = entry.state.bindings.iter().filter_map(address).map(IpAddr::from).collect();
-        ClientView::new(zone, entry, bound, now_ns)
+        ClientView::new(zone, entry, bound, self.quota_of(entry, now_ns), now_ns)
     }
 
     /// Removes sessions that are over; how many. Up to a microsecond for each session: not for an async task.
@@ -135,6 +145,7 @@ impl SessionStore {
         for entry in over {
             removed += usize::from(self.end_if_over(entry.client)?);
         }
+        self.expire_records(clock::now_ns());
         Ok(removed)
     }
 
@@ -175,6 +186,7 @@ impl SessionStore {
                 self.end(&entry, Cause::Revoked)?;
             }
         }
+        self.forget_usage(zones);
         self.owners.release_where(|client| zones.contains(&client.zone())).map_err(SessionError::Kernel)?;
         Ok(found.len())
     }
@@ -205,23 +217,29 @@ impl SessionStore {
     /// Ends the client's session, over or not; the session, if it was not.
     pub(super) fn remove(&self, client: ClientKey, cause: Cause) -> Result<Option<Entry>, SessionError> {
         let _writing = self.lock();
+        self.remove_locked(client, cause)
+    }
+
+    /// As [`Self::remove`]; the caller holds `writing`.
+    pub(super) fn remove_locked(&self, client: ClientKey, cause: Cause) -> Result<Option<Entry>, SessionError> {
         let Some(entry) = self.read(client) else { return Ok(None) };
         let over = entry.over(clock::now_ns());
         self.end(&entry, over.unwrap_or(cause))?;
         Ok(over.is_none().then_some(entry))
     }
 
-    /// Writes the client's session as `session` makes it of the instant, the running one, and the place of its state.
+    /// Writes the client's session as `session` makes it of the instant, the running one, the place of its state, and the quota that is left to a client
+    /// that logs in without a running one. A client that is kept out gets none.
     ///
     /// When this returns, the kernel has it. A full table is searched first: not for an async task.
     pub(super) fn write(
         &self,
         client: ClientKey,
-        cause: Cause,
-        session: impl Fn(u64, Option<&Session>, u32) -> Session,
+        account: Account,
+        session: impl Fn(u64, Option<&Session>, u32, Option<u64>) -> Session,
     ) -> Result<Entry, SessionError> {
-        match self.try_write(client, cause, &session) {
-            Err(SessionError::Full { .. }) if self.make_room()? => self.try_write(client, cause, &session),
+        match self.try_write(client, account, &session) {
+            Err(SessionError::Full { .. }) if self.make_room()? => self.try_write(client, account, &session),
             other => other,
         }
     }
@@ -229,11 +247,12 @@ impl SessionStore {
     fn try_write(
         &self,
         client: ClientKey,
-        cause: Cause,
-        session: &impl Fn(u64, Option<&Session>, u32) -> Session,
+        account: Account,
+        session: &impl Fn(u64, Option<&Session>, u32, Option<u64>) -> Session,
     ) -> Result<Entry, SessionError> {
         let _writing = self.lock();
-        let now = clock::now_ns();
+        let clocks = Clocks::now();
+        let now = clocks.gate_ns;
         let mut running = self.read(client);
         if let Some(entry) = &running
             && let Some(over) = entry.over(now)
@@ -242,14 +261,23 @@ impl SessionStore {
             self.end(entry, over)?;
             running = None;
         }
+        let is_running = running.is_some();
+        // Decided on the same lock on which what was before has been ended and written down: no button is pressed in between.
+        let quota = match account {
+            Account::Login if !is_running => Some(
+                self.admitted(client, clocks)
+                    .map_err(|barred| SessionError::Barred { mac: Mac::from_table(client.mac()), barred })?,
+            ),
+            Account::Login | Account::Grant(_) => None,
+        };
         let entry = if let Some(Entry { session: old, state, .. }) = running {
-            let session = session(now, Some(&old), old.slot());
+            let session = session(now, Some(&old), old.slot(), quota);
             self.table.insert(client, session)?;
             Entry { client, session, state }
         } else {
             let slot = self.slots.take().ok_or(SessionError::Full { capacity: self.capacity() })?;
             let state = ClientState::default();
-            let session = session(now, None, slot);
+            let session = session(now, None, slot, quota);
             self.table.write_state(slot, &state);
             if let Err(e) = self.table.insert(client, session) {
                 self.slots.untake(slot);
@@ -257,12 +285,22 @@ impl SessionStore {
             }
             Entry { client, session, state }
         };
+        let cause = match account {
+            Account::Login => Cause::Login,
+            Account::Grant(quota) => {
+                self.write_down_grant(&entry, is_running, quota, now);
+                Cause::Allowed
+            }
+        };
         self.tell(client, cause);
         Ok(entry)
     }
 
     /// Removes the session; the caller holds `writing`.
-    fn end(&self, Entry { client, session, .. }: &Entry, cause: Cause) -> Result<(), SessionError> {
+    fn end(&self, entry: &Entry, cause: Cause) -> Result<(), SessionError> {
+        let Entry { client, session, .. } = entry;
+        // Before it ends: who kills the daemon in between has this counted twice, and gains nothing.
+        self.write_down(entry, clock::now_ns());
         self.table.remove(*client);
         // From here on the client is a stranger. Its state is read again: the gate may have bound another address.
         let state = self.table.state(session.slot());

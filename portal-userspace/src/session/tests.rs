@@ -216,7 +216,7 @@ type Write<'w> = &'w dyn Fn(&mut ClientState<u64>);
 
 #[test]
 fn a_session_is_over_when_its_quota_is_spent_or_its_client_silent() {
-    let service = limited(8, "8h", "quota = \"1kB\"\nidle = \"10s\"\nrate_up = \"1mbit\"\n");
+    let service = limited(8, "8h", "quota = \"1kB\"\nquota_per = \"session\"\nidle = \"10s\"\nrate_up = \"1mbit\"\n");
     let second = 1_000_000_000;
     let table: [(&str, Write<'_>, bool); 5] = [
         ("a new one", &|_| (), true),
@@ -242,7 +242,7 @@ fn a_session_is_over_when_its_quota_is_spent_or_its_client_silent() {
 
 #[test]
 fn a_login_after_the_quota_is_a_new_session_that_has_carried_nothing() {
-    let service = limited(8, "8h", "quota = \"1kB\"\n");
+    let service = limited(8, "8h", "quota = \"1kB\"\nquota_per = \"session\"\n");
     service.login(mac(1)).unwrap();
     let first = in_kernel(&service, mac(1)).unwrap();
     carry(&service, mac(1), |state| (state.quota_used, state.up.bytes) = (2000, 2000));

@@ -236,7 +236,11 @@ async fn start(State(shared): State<Arc<Shared>>, Extension(client): Extension<C
             Ok(ClientView { remaining_seconds, .. }) => {
                 Page::Online { remaining: remaining_seconds.map(Duration::from_secs) }
             }
-            Err(SessionError::NotFound(_)) => Page::Terms,
+            Err(SessionError::NotFound(_)) => match shared.sessions.barred(mac) {
+                Ok(None) => Page::Terms,
+                Ok(Some(barred)) => Page::Barred(barred),
+                Err(error) => shared.failed(mac, &error),
+            },
             Err(error) => shared.failed(mac, &error),
         },
         Client::Unknown => Page::UnknownDevice,
@@ -272,6 +276,7 @@ async fn login(
                     }
                     Page::Full
                 }
+                Ok(Err(SessionError::Barred { barred, .. })) => Page::Barred(barred),
                 Ok(Err(error)) => shared.failed(mac, &error),
                 Err(panic) => shared.failed(mac, &panic),
             }

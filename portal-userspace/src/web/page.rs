@@ -1,12 +1,14 @@
 //! What the guest reads: each page's words, in one template.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{Html, IntoResponse as _, Response},
 };
 use minijinja::{Environment, Value, context};
+
+use crate::session::{BarCause, Barred};
 
 /// One of the pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub(super) enum Page {
     CrossSite,
     /// The form was sent to us under a name that is not ours.
     WrongName,
+    /// The client may not log in now.
+    Barred(Barred),
     /// Every place in the session table is taken.
     Full,
     /// There is nothing here.
@@ -74,8 +78,13 @@ impl Pages {
                 );
                 let policy = HeaderValue::try_from(policy).expect("a nonce is hexadecimal");
                 headers.insert(header::CONTENT_SECURITY_POLICY, policy);
-                if page == Page::Full {
-                    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+                let retry_after = match page {
+                    Page::Full => Some(60),
+                    Page::Barred(Barred { left, .. }) => left.map(whole_seconds),
+                    _ => None,
+                };
+                if let Some(seconds) = retry_after {
+                    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
                 }
                 (status, headers, Html(html)).into_response()
             }
@@ -150,6 +159,9 @@ fn words(page: Page) -> Words {
             "This network's login page has another address, so nothing was changed.".into(),
             "To the login page",
         ),
+        Page::Barred(barred) => {
+            (StatusCode::FORBIDDEN, "message", "This device cannot connect now", why_barred(barred), again)
+        }
         Page::Full => (
             StatusCode::SERVICE_UNAVAILABLE,
             "message",
@@ -183,6 +195,30 @@ fn words(page: Page) -> Words {
         ),
     };
     Words { status, kind, heading, text, link }
+}
+
+/// Why the client may not log in, and until when.
+fn why_barred(Barred { cause, left }: Barred) -> String {
+    let why = match cause {
+        BarCause::Quota => "This device has used up what it may send and receive.",
+        BarCause::Day => "This device has used up what it may send and receive in a day.",
+        BarCause::Revoked => "The network's operator has ended this device's connection.",
+        BarCause::Blocked => "The network's operator has blocked this device.",
+    };
+    let Some(left) = left else { return format!("{why} Please ask the operator if you think that this is a mistake.") };
+    // Never a moment too early. Whoever reads it may be in any time zone, and its clock may be wrong: the duration is first.
+    let left = Duration::from_secs(whole_seconds(left));
+    let until = SystemTime::now().checked_add(left).map(|until| humantime::format_rfc3339_seconds(until).to_string());
+    let until = until
+        .as_deref()
+        .and_then(|text| text.split_once('T'))
+        .map_or_else(String::new, |(date, time)| format!(" ({date} {} UTC)", time.trim_end_matches('Z')));
+    format!("{why} It can connect again in {}{until}.", spoken(left))
+}
+
+/// Seconds, rounded up.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0))
 }
 
 /// Text in paragraphs: an empty line begins one.
@@ -242,6 +278,21 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(spoken(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_bar_says_why_and_until_when() {
+        let hours = Some(Duration::from_millis(7_199_500));
+        for (cause, left, parts) in [
+            (BarCause::Quota, hours, ["used up", "again in 2 hours (20"]),
+            (BarCause::Day, hours, ["in a day", " UTC)."]),
+            (BarCause::Revoked, None, ["operator has ended", "ask the operator"]),
+            (BarCause::Blocked, None, ["blocked this device", "ask the operator"]),
+        ] {
+            let text = why_barred(Barred { cause, left });
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        assert_eq!(why_barred(Barred { cause: BarCause::Quota, left: Some(Duration::MAX) }).matches("UTC").count(), 0);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use hyper::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::{config::Config, net::client::exchange};
+use portal_common::tables::Zone;
+
+use crate::{config::Config, net::client::exchange, session::SessionStore};
 
 /// Stations as a test says, by their addresses.
 #[derive(Default)]
@@ -43,7 +45,8 @@ async fn site(capacity: u32, rest: &str) -> Site {
     let text = format!("[guest]\ninterface = \"eth1\"\n{rest}");
     let mut config = Config::parse(&text, Path::new("test")).unwrap();
     config.portal.url_v4 = Some("http://192.0.2.1:8080/".to_owned().try_into().unwrap());
-    let sessions = Arc::new(SessionService::standalone(capacity, config.portal.session).expect("a BPF map needs root"));
+    let store = Arc::new(SessionStore::create(capacity).expect("a BPF map needs root"));
+    let sessions = Arc::new(SessionService::new(store, Zone::FIRST, &config.zones()[0]));
     let given = Arc::new(Given::default());
     for address in ["127.0.0.1", "::1"] {
         given.0.lock().unwrap().insert(address.parse().unwrap(), PHONE.parse().unwrap());
@@ -111,6 +114,40 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &'static st
 
 fn text(response: &Response<Bytes>) -> &str {
     std::str::from_utf8(response.body()).unwrap()
+}
+
+#[tokio::test]
+async fn who_is_kept_out_is_told_so_and_until_when_over_both_families() {
+    let site = site(8, "[session]\nbar_after_revoke = \"forever\"\n").await;
+    let phone: Mac = PHONE.parse().unwrap();
+    let block = || site.sessions.block(phone, "2h".parse().unwrap(), None).unwrap();
+    let revoke = || {
+        site.sessions.login(phone).unwrap();
+        site.sessions.revoke(phone).unwrap();
+    };
+    for from in ["127.0.0.1", "::1"] {
+        for timed in [true, false] {
+            if timed {
+                drop(block());
+            } else {
+                revoke();
+            }
+            for request in [post("/login", "accept=yes"), get("/")] {
+                let page = site.ask_from(from, request).await;
+                assert_eq!(page.status(), StatusCode::FORBIDDEN);
+                assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+                let says = |part: &str| assert!(text(&page).contains(part), "no «{part}»: {}", text(&page));
+                says("<h1>This device cannot connect now</h1>");
+                says(if timed { "It can connect again in " } else { "ask the operator" });
+                assert_eq!(page.headers().get("retry-after").is_some(), timed);
+                assert!(!text(&page).contains("action=\"/login\""), "there is no button to press");
+                assert!(!site.is_in(PHONE));
+            }
+            site.sessions.unblock(phone).unwrap();
+        }
+        assert_eq!(site.ask_from(from, post("/login", "accept=yes")).await.status(), StatusCode::SEE_OTHER);
+        site.sessions.logout(phone).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -348,7 +348,7 @@ fn policy(attachment: Attachment, zone: Zone) -> ZonePolicy {
 
 /// The guests' prefixes, and an address of the gateway's within.
 fn sources() -> Vec<(IpNet, Source)> {
-    let own = ["192.0.2.0/24", "2001:db8:1::/64"].map(|prefix| (prefix.parse().expect("a prefix"), Source::Own));
+    let own = ["192.0.0.0/21", "2001:db8:1::/64"].map(|prefix| (prefix.parse().expect("a prefix"), Source::Own));
     let foreign = [IpAddr::from(ELSEWHERES_V4), IpAddr::from(ELSEWHERES_V6)].map(|a| (IpNet::from(a), Source::Foreign));
     own.into_iter().chain(foreign).collect()
 }

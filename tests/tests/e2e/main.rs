@@ -5,6 +5,7 @@ mod alert;
 mod ask;
 mod attach;
 mod bad_input;
+mod bar;
 mod changed_interface;
 mod clients;
 mod command_line;

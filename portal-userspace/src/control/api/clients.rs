@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{BitRate, ByteCount, IdleTime, OrNone},
+    config::{BitRate, ByteCount, IdleTime, OrNone, QuotaPer},
     net::Mac,
-    session::ClientView,
+    session::{BarView, ClientView},
 };
 
 /// `GET /v1/clients`, or with `?zone=NAME` those of one zone.
@@ -34,12 +34,15 @@ pub struct AllowRequest {
     /// How many bytes it may send and receive, together, from the session's beginning, as `2GB`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota: Option<OrNone<ByteCount>>,
+    /// What that quota is of, `session` or `day`, beside `quota`; None: as the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_per: Option<QuotaPer>,
     /// After how long without a frame from it the session ends, as `30m`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<OrNone<IdleTime>>,
 }
 
-/// The answer to `DELETE /v1/clients/{mac}`.
+/// The answer to `DELETE /v1/clients/{mac}`, which takes `?bar=2h`, `?bar=forever` and `?bar=none`, as the configuration says where it is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Revoked {
     /// The client, a stranger now.
@@ -47,4 +50,7 @@ pub struct Revoked {
     /// The zone it was in.
     #[serde(default)]
     pub zone: String,
+    /// How it is kept out now, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bar: Option<BarView>,
 }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use portal_common::{Reason, reason::Outcome};
 use serde::{Deserialize, Serialize};
 
+mod blocks;
 mod clients;
 mod drops;
 mod explain;
@@ -14,8 +15,9 @@ mod zones;
 pub use crate::{
     garden::view::{AddRequest, GardenList, RemoveRequest, Removed, RuleView},
     observe::events::EventLine,
-    session::ClientView,
+    session::{BarCause, BarView, ClientView},
 };
+pub use blocks::{BlockList, BlockRequest, Blocked, Unblocked};
 pub use clients::{AllowRequest, ClientList, Revoked};
 pub use drops::{Drops, ReasonCount, ZoneDrops};
 pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};

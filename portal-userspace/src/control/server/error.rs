@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::{
-    control::api::{ErrorBody, ErrorInfo},
+    control::api::{BarCause, BarView, ErrorBody, ErrorInfo},
     session::SessionError,
 };
 
@@ -21,6 +21,21 @@ impl ApiError {
     pub(super) fn new(status: StatusCode, code: &str, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         let info = ErrorInfo { code: code.to_owned(), message: message.into(), remedy: remedy.into() };
         Self { status, info }
+    }
+
+    /// That a client has no session because it is kept out.
+    pub(super) fn barred(bar: &BarView) -> Self {
+        let BarView { mac, zone, cause, until, .. } = bar;
+        let until = until.as_ref().map_or_else(|| "until it is let in again".into(), |until| format!("until {until}"));
+        let why = match cause {
+            BarCause::Quota => "it has spent a session's quota",
+            BarCause::Day => "it has spent its quota of the day",
+            BarCause::Revoked => "its session was revoked",
+            BarCause::Blocked => "it is blocked",
+        };
+        let message = format!("client {mac} has no session, and is kept out of `{zone}` {until}: {why}");
+        let remedy = "`portalctl unblock` lets it log in again, `portalctl allow` lets it through at once";
+        Self::new(StatusCode::NOT_FOUND, "client_barred", message, remedy)
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
@@ -46,6 +61,27 @@ impl From<SessionError> for ApiError {
                 "no_such_client",
                 message,
                 "`portalctl clients list` shows who is logged in",
+            ),
+            SessionError::Barred { .. } => Self::new(
+                StatusCode::FORBIDDEN,
+                "client_barred",
+                message,
+                "`portalctl allow` lets it through all the same",
+            ),
+            SessionError::NotBarred(_) => {
+                Self::new(StatusCode::NOT_FOUND, "not_blocked", message, "`portalctl blocks` shows who is kept out")
+            }
+            SessionError::BarsFull => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "blocks_full",
+                message,
+                "unblock those that need not be kept out any more: `portalctl blocks` shows them",
+            ),
+            SessionError::State(error) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "state_not_written",
+                format!("{error:#}"),
+                "nothing was changed; put right what the message names, and try again",
             ),
             SessionError::Length(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "bad_length", message, "give a length such as 2h (7200 seconds)")

@@ -1,5 +1,6 @@
 //! The control API's server: who is let in, and what is where. Each resource has a file of its own.
 
+mod blocks;
 mod capture;
 mod clients;
 mod drops;
@@ -47,8 +48,8 @@ const BODY_BYTES: usize = 4096;
 /// Largest body with frames, in bytes.
 const FRAMES_BYTES: usize = 8 * 1024 * 1024;
 /// What the API takes, for those who ask for something else.
-const METHODS: &str = "GET for /v1/status, /v1/clients, /v1/drops, /v1/events, /v1/capture and /v1/zones; GET, PUT and DELETE for \
-                       /v1/clients/{mac}; POST for /v1/explain; POST and DELETE for /v1/zones/{name}; GET, POST and DELETE for /v1/garden";
+const METHODS: &str = "GET for /v1/status, /v1/clients, /v1/blocks, /v1/drops, /v1/events, /v1/capture and /v1/zones; GET, PUT and DELETE for \
+                       /v1/clients/{mac}; PUT and DELETE for /v1/blocks/{mac}; POST for /v1/explain; POST and DELETE for /v1/zones/{name}; GET, POST and DELETE for /v1/garden";
 /// Open connections, all users together.
 const CONNECTIONS: usize = 64;
 
@@ -128,6 +129,8 @@ fn router(control: Arc<Control>, stop: watch::Receiver<bool>) -> Router {
         .route("/v1/status", routing::get(status))
         .route("/v1/clients", routing::get(clients::list))
         .route("/v1/clients/{mac}", routing::get(clients::show).put(clients::allow).delete(clients::revoke))
+        .route("/v1/blocks", routing::get(blocks::list))
+        .route("/v1/blocks/{mac}", routing::put(blocks::block).delete(blocks::unblock))
         .route("/v1/drops", routing::get(drops::drops))
         .route("/v1/explain", routing::post(explain::explain).layer(DefaultBodyLimit::max(FRAMES_BYTES)))
         .route("/v1/events", routing::get(events::events))
