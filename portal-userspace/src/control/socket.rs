@@ -14,7 +14,10 @@ use std::{
 use tokio::net::UnixListener;
 
 use super::Group;
-use crate::config::GroupName;
+use crate::{
+    config::GroupName,
+    private::{PathError, Private},
+};
 
 /// Why the control socket can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,9 @@ pub enum SocketError {
     /// `control.group` names no group.
     #[error("there is no Unix group `{0}`; create it (`groupadd --system {0}`), or correct `control.group`")]
     NoSuchGroup(GroupName),
+    /// Another user could put a socket of its own there.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The kernel refused.
     #[error("cannot {action} {}: {source}; check `paths.socket` and the permissions of its directory", path.display())]
     Io {
@@ -71,7 +77,7 @@ impl ControlSocket {
             move |source| SocketError::Io { action, path, source }
         };
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(io("create the directory", directory))?;
+            make_directory(directory, group)?;
         }
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
@@ -118,6 +124,19 @@ impl ControlSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Makes the socket's directory, for root and for a group that may pass through it, or takes the one that is there if no other user can write in it.
+fn make_directory(directory: &Path, group: Option<&Group>) -> Result<(), SocketError> {
+    let missing: Vec<_> = directory.ancestors().take_while(|part| !part.exists()).collect();
+    Private::new(directory, "paths.socket").make(0o700)?;
+    let Some(group) = group else { return Ok(()) };
+    for made in missing {
+        let io = |action| move |source| SocketError::Io { action, path: made.to_owned(), source };
+        chown(made, None, Some(group.gid)).map_err(io("give the group"))?;
+        fs::set_permissions(made, Permissions::from_mode(0o710)).map_err(io("set the mode of"))?;
+    }
+    Ok(())
 }
 
 impl Drop for ControlSocket {

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
+    confine,
     garden::{self, WalledGarden},
     preflight, privilege,
     signals::Signals,
@@ -102,7 +103,7 @@ impl Setup {
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interfaces()?;
         let clients = self.config.limits.clients.get();
-        let pins = Pins::lock(self.config.paths.pins.as_path())?;
+        let pins = Arc::new(Pins::lock(self.config.paths.pins.as_path())?);
         let survey = pins.directory().survey(clients)?;
         self.check_leftovers(&survey)?;
         let Self { config, config_path, zones } = self;
@@ -117,6 +118,9 @@ impl Setup {
         let fresh = pins.fresh_maps();
         let (mut gate, maps) = Gate::load(&pins, GateSize { clients, unmetered })?;
         let log = gate.take_log();
+        // From here on nothing needs more than attaching another network at run time does. All other threads are started by this one, later.
+        confine::look_after(&pins)?;
+        confine::process()?;
         let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
         let keys: SharedKeys = Arc::new(RwLock::new(maps.secrets.keys()));
         let events = EventHub::default();
