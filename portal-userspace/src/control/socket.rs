@@ -11,13 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixSocket};
 
 use super::Group;
 use crate::{
     config::GroupName,
     private::{PathError, Private},
 };
+
+/// How many may wait to be let in, if the kernel's `net.core.somaxconn` allows so many.
+const BACKLOG: u32 = 4096;
 
 /// Why the control socket can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +102,7 @@ impl ControlSocket {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("remove", &new)(e)),
             _ => {}
         }
-        let listener = UnixListener::bind(&new).map_err(io("make the socket", &new))?;
+        let listener = listen(&new).map_err(io("make the socket", &new))?;
         let prepared = (|| {
             if let Some(group) = group {
                 chown(&new, None, Some(group.gid)).map_err(io("give the group", &new))?;
@@ -124,6 +127,13 @@ impl ControlSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Listens, with room for many who connect at once.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG)
 }
 
 /// Makes the socket's directory, for root and for a group that may pass through it, or takes the one that is there if no other user can write in it.

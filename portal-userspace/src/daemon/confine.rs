@@ -214,9 +214,8 @@ fn filter() -> Result<BpfProgram> {
     let other_flags = SeccompCondition::new(3, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, flags)?;
     let mount = SeccompRule::new(vec![other_flags])?;
     let denied = DENIED.iter().map(|call| (*call, Vec::new())).chain([(libc::SYS_mount, vec![mount])]);
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = denied
-        .flat_map(|(call, rules)| OTHER_ABI.iter().map(move |abi| (call | abi, rules.clone())))
-        .collect();
+    let rules: BTreeMap<i64, Vec<SeccompRule>> =
+        denied.flat_map(|(call, rules)| OTHER_ABI.iter().map(move |abi| (call | abi, rules.clone()))).collect();
     let denial = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let architecture = std::env::consts::ARCH.try_into().context("there is none for this architecture")?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denial, architecture)?;

@@ -41,6 +41,8 @@ use crate::{
 
 /// How often it is looked whether a part of the daemon has died.
 const HEALTH_CHECK: Duration = Duration::from_secs(5);
+/// How many descriptors are of use: the control socket has up to 8,192 connections, and the login pages some thousand.
+const DESCRIPTORS: u64 = 32_768;
 /// How long requests in progress may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -99,6 +101,7 @@ impl Setup {
     pub(super) async fn run(self) -> Result<()> {
         let started = Instant::now();
         let mut signals = Signals::catch()?;
+        raise_descriptors();
 
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interfaces()?;
@@ -200,6 +203,18 @@ impl Setup {
             info!("portald ends; the gate stays: guests stay in, strangers stay out");
         }
         cause
+    }
+}
+
+/// Raises the limit of open descriptors as far as it may be, but no further than is of use: each connection takes one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        warn!(%error, "cannot raise the limit of open descriptors (`ulimit -n`)");
     }
 }
 

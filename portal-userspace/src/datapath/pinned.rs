@@ -42,7 +42,6 @@ fn command(command: libc::c_int, pin: &Path, descriptor: u32) -> io::Result<libc
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let attributes = ObjectAttributes { pathname: path.as_ptr() as u64, bpf_fd: descriptor, file_flags: 0 };
     // SAFETY: the kernel reads the attributes, of this size, and the path that they name; both live until the call returns.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<ObjectAttributes>()) };
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of::<ObjectAttributes>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

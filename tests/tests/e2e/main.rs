@@ -16,6 +16,7 @@ mod expect;
 mod flood;
 mod garden;
 mod half_close;
+mod host;
 mod idle;
 mod known;
 mod leaks;
