@@ -46,7 +46,7 @@ const KEEPING: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::BPF
 /// How often it is looked whether the pins are there.
 const LOOK: Duration = Duration::from_secs(2);
 /// How often a fault that stays is told again.
-const REMIND: Duration = Duration::from_secs(60);
+const REMIND: Duration = Duration::from_mins(1);
 
 /// Gives up what this thread needs no more of what it was given.
 pub(super) fn thread() -> Result<()> {

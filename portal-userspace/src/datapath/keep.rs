@@ -83,8 +83,9 @@ impl Keeper {
         if self.held.is_empty() {
             return Ok(done);
         }
-        if !pins::on_bpffs(&self.root) {
-            let (point, mode) = &self.mounted;
+        let (point, mode) = &self.mounted;
+        // Not the directory: it may be gone, and the file system there.
+        if !pins::on_bpffs(point) {
             remount(point).with_context(|| {
                 format!(
                     "the BPF file system with the pins, at {}, is gone (somebody has unmounted it), and portald cannot mount it again: if portald ends now, the \
@@ -94,10 +95,10 @@ impl Keeper {
                 )
             })?;
             // Closed to others until portald's directory is there.
-            let made = make(&self.root, &self.directory);
+            let directories = make(&self.root, &self.directory);
             fs::set_permissions(point, Permissions::from_mode(*mode))
                 .with_context(|| format!("cannot set the mode of {}", point.display()))?;
-            made?;
+            directories?;
             done.push(format!("the BPF file system at {} was unmounted: it is mounted again", point.display()));
         }
         if identity(&self.directory)? != Some(identity_of(&self.lock.metadata().context("cannot look at the lock")?)) {

@@ -115,6 +115,9 @@ fn no_ping_passes(client: &portal_lab::Namespace) -> Result<()> {
     Ok(())
 }
 
+/// What is done to the pins, in a sentence; how; and what portald says.
+type Damage<'d> = (&'static str, &'d dyn Fn() -> Result<()>, &'static str);
+
 #[test]
 fn whatever_happens_to_the_pins_the_next_crash_opens_nothing() -> Result<()> {
     let lab = lab()?;
@@ -125,7 +128,6 @@ fn whatever_happens_to_the_pins_the_next_crash_opens_nothing() -> Result<()> {
     ensure!(pinned.iter().any(|name| name.starts_with("link-")), "{pinned:?}");
     let mode = fs::metadata(lab.bpffs())?.mode();
 
-    type Damage<'d> = (&'static str, &'d dyn Fn() -> Result<()>, &'static str);
     let remove = |which: &dyn Fn(&str) -> bool| -> Result<()> {
         for name in names(&directory)?.into_iter().filter(|name| which(name)) {
             fs::remove_file(directory.join(name))?;
@@ -161,6 +163,9 @@ fn whatever_happens_to_the_pins_the_next_crash_opens_nothing() -> Result<()> {
         })
         .with_context(|| format!("{sentence}: {:?}", names(&directory)))?;
         ensure!(fs::metadata(lab.bpffs())?.mode() == mode, "{sentence}");
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mounted = mounts.lines().filter(|line| line.contains(&*lab.bpffs().to_string_lossy())).count();
+        ensure!(mounted == 1, "{sentence}: it is mounted {mounted} times");
         // The lock is that of the new directory.
         let output = refused(&lab, &config_text(&lab, &Settings::default()).replace("portald.sock", "second.sock"))?;
         ensure!(output.stderr.contains("another portald is running"), "{sentence}: {output:?}");
@@ -229,9 +234,10 @@ fn portald_starts_with_the_capabilities_that_it_names_and_no_others() -> Result<
     let lab = lab()?;
     let settings = config_text(&lab, &Settings::default());
     fs::write(config_path(&lab), settings)?;
-    let kept = "-all,+net_admin,+net_raw,+bpf,+perfmon";
-    let mut command = lab.gateway.service("prlimit");
-    command.arg("--memlock=unlimited").args(["setpriv", &format!("--bounding-set={kept}")]).arg(binary("portald")?);
+    // CAP_IPC_LOCK stands for a LimitMEMLOCK that suffices.
+    let kept = "-all,+net_admin,+net_raw,+bpf,+perfmon,+ipc_lock";
+    let mut command = lab.gateway.service("setpriv");
+    command.arg(format!("--bounding-set={kept}")).arg(binary("portald")?);
     command.arg("--config").arg(config_path(&lab)).env("NO_COLOR", "1");
     let service = Service::start("portald", &mut command, &lab.directory().join("limited.log"))?;
     wait_for("portald's answer", Duration::from_secs(10), || {
