@@ -41,8 +41,8 @@ use crate::{
 
 /// How often it is looked whether a part of the daemon has died.
 const HEALTH_CHECK: Duration = Duration::from_secs(5);
-/// How many descriptors are of use: the control socket has up to 8,192 connections, and the login pages some thousand.
-const DESCRIPTORS: u64 = 32_768;
+/// How many descriptors are of use: the control socket has up to 8,192 connections, and each login page up to 65,536, if `limits.login_connections` says so.
+const DESCRIPTORS: u64 = 262_144;
 /// How long requests in progress may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -118,7 +118,7 @@ impl Setup {
 
         // Then what only the kernel can refuse: the programs and the sockets.
         pins.clear(&survey)?;
-        let fresh = pins.fresh_maps();
+        let (fresh, pinned) = (pins.fresh_maps(), Arc::clone(&pins));
         let (mut gate, maps) = Gate::load(&pins, GateSize { clients, unmetered })?;
         let log = gate.take_log();
         // From here on nothing needs more than attaching another network at run time does. All other threads are started by this one, later.
@@ -198,6 +198,11 @@ impl Setup {
         };
         if tokio::time::timeout(DRAIN, draining).await.is_err() {
             info!("requests in progress were cut off");
+        }
+        // What was done to the pins in the last two seconds would open the network now.
+        match pinned.look_after() {
+            Ok(done) => done.iter().for_each(|what| warn!("{what}")),
+            Err(e) => tracing::error!(error = format!("{e:#}"), "the pins are not as they should be"),
         }
         if cause.is_ok() {
             info!("portald ends; the gate stays: guests stay in, strangers stay out");
