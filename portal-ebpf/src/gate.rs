@@ -13,7 +13,7 @@ use crate::{
     maps::XSKS,
     packet::Packet,
     record,
-    tables::{Kernel, Program, case, count},
+    tables::{Kernel, Program, count, new_case},
     word::opaque,
 };
 
@@ -38,7 +38,7 @@ fn gate(ctx: XdpContext) -> u32 {
         },
     };
     let row = place.row();
-    let Some(case) = case(Program::Gate) else { return drop_for(row, Reason::ConfigMissing) };
+    let Some(case) = new_case(Program::Gate) else { return drop_for(row, Reason::ConfigMissing) };
     if stranger {
         decide_stranger(&packet, &tables, &place, case);
     } else {
@@ -95,7 +95,7 @@ fn explain(ctx: XdpContext) -> u32 {
         Ok(place) => place,
         Err((_, reason)) => return xdp_action::XDP_DROP | (reason as u32) << 8,
     };
-    let Some(case) = case(Program::Explain) else { return xdp_action::XDP_ABORTED };
+    let Some(case) = new_case(Program::Explain) else { return xdp_action::XDP_ABORTED };
     decide(&packet, &tables, &place, case);
     let reason = case.decision.reason as u32;
     if may_be_known(&place, &case.decision) && !place.config.is_shadow() {

@@ -12,7 +12,7 @@ use portal_common::{
 use crate::{
     packet::Buffer,
     record,
-    tables::{Kernel, Program, case, count},
+    tables::{Kernel, Program, count, new_case},
 };
 
 /// Leave the decision to what comes next (`TCX_NEXT`, Linux 6.6; the same number is TC_ACT_UNSPEC, which lets a frame go on).
@@ -29,7 +29,7 @@ fn meter(ctx: TcContext) -> i32 {
         Departure { vlan: buffer.vlan().tci & 0x0fff, load: buffer.load(), relayed: buffer.mark() == RELAYED_MARK };
     let ifindex = buffer.ifindex();
     // Nothing is metered without: that cannot be.
-    let Some(case) = case(Program::Meter) else { return NEXT };
+    let Some(case) = new_case(Program::Meter) else { return NEXT };
     let verdict = outbound(&buffer, &Kernel::<true> { ifindex, ctx: ptr::null_mut() }, departure, case);
     let (action, reason) = match verdict.decision {
         Outbound::Pass | Outbound::Metered => (NEXT, 0),

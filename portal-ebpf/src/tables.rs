@@ -1,6 +1,8 @@
 //! What the decision looks up and changes, in the maps.
 #![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
     btf_maps::lpm_trie::Key,
@@ -43,12 +45,44 @@ pub(crate) enum Program {
     Meter = 2,
 }
 
-/// The case of the frame that this CPU decides about.
+/// What a row holds when the gate is loaded, with the one part written that a row of zeros lacks: there is no reason 0. It is never used: to make it,
+/// the compiler checks that it is a case.
+const _: Case = {
+    let mut row = MaybeUninit::<Case>::zeroed();
+    // SAFETY: the row is this constant's own, and the compiler looks at what comes of it.
+    unsafe {
+        begin(row.as_mut_ptr());
+        row.assume_init()
+    }
+};
+
+/// Makes a row a case: one that held zeros, or a case already.
+///
+/// # Safety
+/// The row can be written.
+#[inline(always)]
+const unsafe fn begin(row: *mut Case) {
+    // SAFETY: as the caller says. No reference is made before there is a case.
+    unsafe { (&raw mut (*row).decision.reason).write(Reason::ConfigMissing) };
+}
+
+/// The case for a frame that this CPU begins to decide about.
+#[inline(always)]
+pub(crate) fn new_case<'a>(of: Program) -> Option<&'a mut Case> {
+    let row = CASES.get_ptr_mut(of as u32)?;
+    // SAFETY: as for `case`, and now it is one.
+    unsafe {
+        begin(row.cast());
+        Some(&mut *row.cast())
+    }
+}
+
+/// The case of the frame that this CPU decides about, after [`new_case`].
 #[inline(always)]
 pub(crate) fn case<'a>(of: Program) -> Option<&'a mut Case> {
     let row = CASES.get_ptr_mut(of as u32)?;
-    // SAFETY: the row has the case's size and is aligned like it; zeroed, as it is at first, it is a case too. It is this CPU's own, and one frame is
-    // done with before the next: no program is interrupted by another run of itself.
+    // SAFETY: the row has the case's size and is aligned like it, and the program has begun it. It is this CPU's own, and one frame is done with before
+    // the next: no program is interrupted by another run of itself.
     Some(unsafe { &mut *row.cast() })
 }
 

@@ -9,6 +9,7 @@ pub mod datapath;
 pub mod garden;
 pub mod net;
 pub mod observe;
+pub mod private;
 pub mod responder;
 pub mod session;
 pub mod web;

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
+    fs::{File, OpenOptions, Permissions},
     io::{self, Write},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -134,9 +135,9 @@ pub(super) async fn capture(client: &Client, args: &CaptureArgs) -> Result<(), F
     let mut out: Box<dyn Write> = if write == Path::new("-") {
         Box::new(io::stdout())
     } else {
-        Box::new(File::create(write).map_err(|e| Failure::Input {
+        Box::new(create_private(write).map_err(|e| Failure::Input {
             message: format!("cannot write {}: {e}", write.display()),
-            remedy: "name a file that you may write with --write",
+            remedy: "name a file that you may write and that is nobody else's with --write",
         })?)
     };
     let mut bytes = 0;
@@ -151,6 +152,24 @@ pub(super) async fn capture(client: &Client, args: &CaptureArgs) -> Result<(), F
         let _: io::Result<()> = writeln!(io::stderr(), "{bytes} bytes written to {}", write.display());
     }
     Ok(())
+}
+
+/// An empty file that only its owner may read: captures show what clients do. What is no file, such as a pipe, is written to as it is.
+fn create_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        // Its owner could open it again.
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("it belongs to another user ({}), who could read the capture", metadata.uid()),
+            ));
+        }
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.set_len(0)?;
+    }
+    Ok(file)
 }
 
 /// The next piece; None at the end, or when the operator has had enough.
@@ -199,5 +218,26 @@ mod tests {
         );
         assert_eq!(added(&before, &drops(5, 1, 9), false), "", "nothing");
         assert_eq!(added(&before, &drops(1, 0, 0), false), "", "new maps");
+    }
+    #[test]
+    fn a_captures_file_is_for_its_owner_alone_and_never_anothers() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for (name, owner) in [("open", None), ("strangers", Some(64_000))] {
+            std::fs::write(at(name), "earlier").unwrap();
+            std::fs::set_permissions(at(name), Permissions::from_mode(0o644)).unwrap();
+            std::os::unix::fs::chown(at(name), owner, None).unwrap();
+        }
+        for name in ["new", "open"] {
+            create_private(&at(name)).unwrap();
+            let metadata = std::fs::metadata(at(name)).unwrap();
+            assert_eq!((metadata.mode() & 0o7777, metadata.len()), (0o600, 0), "{name}");
+        }
+        let text = create_private(&at("strangers")).unwrap_err().to_string();
+        assert!(text.contains("another user (64000)"), "{text}");
+        assert_eq!(std::fs::read(at("strangers")).unwrap(), b"earlier", "left alone");
+        let mode = std::fs::metadata("/dev/null").unwrap().mode();
+        create_private(Path::new("/dev/null")).unwrap();
+        assert_eq!(std::fs::metadata("/dev/null").unwrap().mode(), mode, "no file");
     }
 }

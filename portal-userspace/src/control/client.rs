@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Method, Request, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{net::UnixStream, task::JoinHandle};
+use tokio::{net::UnixStream, task::JoinHandle, time::Instant};
 
 use super::{
     Group,
@@ -30,8 +30,10 @@ use crate::{
     },
 };
 
-/// A list of a million clients takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A list of a million clients takes seconds, and who finds many others waits in line first, for 20 s at most, or twice that to watch.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long between two attempts to connect while so many wait to be let in that the kernel takes no more.
+const AGAIN: Duration = Duration::from_millis(20);
 /// Largest refusal that is read, bytes.
 const ERROR_BYTES: usize = 64 * 1024;
 
@@ -246,7 +248,15 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<UnixStream, ClientError> {
-        UnixStream::connect(&self.socket).await.map_err(|e| self.not_connected(&e))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                connected => return connected.map_err(|e| self.not_connected(&e)),
+            }
+        }
     }
 
     fn refused(&self, status: StatusCode, body: &[u8]) -> ClientError {

@@ -65,7 +65,12 @@ impl Access {
 
     pub(super) fn permits(&self, peer: &Peer) -> bool {
         let is_member = |group: &Group| peer.gid == group.gid || peer.groups.contains(&group.gid);
-        peer.uid == 0 || peer.uid == self.owner || self.group.as_ref().is_some_and(is_member)
+        self.is_owner(peer) || self.group.as_ref().is_some_and(is_member)
+    }
+
+    /// Root, or the daemon's own user.
+    pub(super) fn is_owner(&self, peer: &Peer) -> bool {
+        peer.uid == 0 || peer.uid == self.owner
     }
 
     /// Who may, in words.

@@ -11,10 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixSocket};
 
 use super::Group;
-use crate::config::GroupName;
+use crate::{
+    config::GroupName,
+    private::{PathError, Private},
+};
+
+/// How many may wait to be let in, if the kernel's `net.core.somaxconn` allows so many.
+const BACKLOG: u32 = 4096;
 
 /// Why the control socket can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +37,9 @@ pub enum SocketError {
     /// `control.group` names no group.
     #[error("there is no Unix group `{0}`; create it (`groupadd --system {0}`), or correct `control.group`")]
     NoSuchGroup(GroupName),
+    /// Another user could put a socket of its own there.
+    #[error(transparent)]
+    Path(#[from] PathError),
     /// The kernel refused.
     #[error("cannot {action} {}: {source}; check `paths.socket` and the permissions of its directory", path.display())]
     Io {
@@ -71,7 +80,7 @@ impl ControlSocket {
             move |source| SocketError::Io { action, path, source }
         };
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory).map_err(io("create the directory", directory))?;
+            make_directory(directory, group)?;
         }
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
@@ -93,7 +102,7 @@ impl ControlSocket {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("remove", &new)(e)),
             _ => {}
         }
-        let listener = UnixListener::bind(&new).map_err(io("make the socket", &new))?;
+        let listener = listen(&new).map_err(io("make the socket", &new))?;
         let prepared = (|| {
             if let Some(group) = group {
                 chown(&new, None, Some(group.gid)).map_err(io("give the group", &new))?;
@@ -118,6 +127,26 @@ impl ControlSocket {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Listens, with room for many who connect at once.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG)
+}
+
+/// Makes the socket's directory, for root and for a group that may pass through it, or takes the one that is there if no other user can write in it.
+fn make_directory(directory: &Path, group: Option<&Group>) -> Result<(), SocketError> {
+    let missing: Vec<_> = directory.ancestors().take_while(|part| !part.exists()).collect();
+    Private::new(directory, "paths.socket").make(0o700)?;
+    let Some(group) = group else { return Ok(()) };
+    for made in missing {
+        let io = |action| move |source| SocketError::Io { action, path: made.to_owned(), source };
+        chown(made, None, Some(group.gid)).map_err(io("give the group"))?;
+        fs::set_permissions(made, Permissions::from_mode(0o710)).map_err(io("set the mode of"))?;
+    }
+    Ok(())
 }
 
 impl Drop for ControlSocket {

@@ -498,6 +498,53 @@ async fn a_stream_lasts_longer_than_a_question_may() {
     assert!(piece.starts_with(b"{\"event\":\"login\""));
 }
 
+#[tokio::test(start_paused = true)]
+async fn however_many_watch_questions_are_answered_and_who_waits_in_vain_is_told_why() {
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    let mut watching = Vec::new();
+    for _ in 0..64 {
+        watching.push(client.events().await.unwrap());
+    }
+    let begun = tokio::time::Instant::now();
+    let one_more = tokio::spawn({
+        let client = client.clone();
+        async move { client.events().await.map(drop) }
+    });
+    client.allow(mac(1), None, AllowRequest::default()).await.unwrap();
+    client.revoke(mac(1), None).await.unwrap();
+    client.status().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "before anybody was told anything");
+    let info = one_more.await.unwrap().unwrap_err().info();
+    assert_eq!(info.code, "streams_full");
+    assert!(info.message.contains("all 64 places of user 0") && info.remedy.contains("portalctl monitor"), "{info:?}");
+    drop(watching.pop());
+    client.events().await.unwrap();
+}
+
+#[tokio::test]
+async fn thousands_who_ask_at_once_are_all_answered() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit { current: maximum.map_or(Some(32_768), |most| Some(most.min(32_768))), maximum },
+    )
+    .unwrap();
+    let daemon = daemon(8, Access::new(None));
+    let client = Client::new(daemon.socket());
+    // So many who say nothing take no places.
+    let silent = futures::future::join_all((0..200).map(|_| UnixStream::connect(daemon.socket()))).await;
+    assert!(silent.iter().all(Result::is_ok));
+    for (at_once, rounds) in [(2_000, 1), (60, 20)] {
+        for _ in 0..rounds {
+            for answer in futures::future::join_all((0..at_once).map(|_| client.status())).await {
+                answer.unwrap();
+            }
+        }
+    }
+}
+
 fn captured(bytes: u8) -> CapturedFrame {
     CapturedFrame {
         at: Duration::from_secs(1),

@@ -1,5 +1,6 @@
 //! `portald`: what it is told on the command line, and how it ends.
 
+mod confine;
 pub mod garden;
 mod preflight;
 mod privilege;
@@ -106,6 +107,12 @@ fn tokio_main(arguments: &Arguments) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(8)
+        // What needs more than the running daemon may is done by the main thread, before it gives that up too.
+        .on_thread_start(|| {
+            if let Err(e) = confine::thread() {
+                tracing::warn!(error = format!("{e:#}"), "a thread keeps more privileges than it needs");
+            }
+        })
         .enable_all()
         .build()
         .context("cannot start the runtime")?

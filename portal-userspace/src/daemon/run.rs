@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
+    confine,
     garden::{self, WalledGarden},
     preflight, privilege,
     signals::Signals,
@@ -40,6 +41,8 @@ use crate::{
 
 /// How often it is looked whether a part of the daemon has died.
 const HEALTH_CHECK: Duration = Duration::from_secs(5);
+/// How many descriptors are of use: the control socket has up to 8,192 connections, and each login page up to 65,536, if `limits.login_connections` says so.
+const DESCRIPTORS: u64 = 262_144;
 /// How long requests in progress may take at the end.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -99,12 +102,13 @@ impl Setup {
     pub(super) async fn run(self) -> Result<()> {
         let started = Instant::now();
         let mut signals = Signals::catch()?;
+        raise_descriptors();
 
         // First whatever can be refused. Nothing of it touches a gate that an earlier portald has left.
         self.check_interfaces()?;
         session::check_state(self.config.paths.state.as_path())?;
         let clients = self.config.limits.clients.get();
-        let pins = Pins::lock(self.config.paths.pins.as_path())?;
+        let pins = Arc::new(Pins::lock(self.config.paths.pins.as_path())?);
         let survey = pins.directory().survey(clients)?;
         self.check_leftovers(&survey)?;
         let Self { config, config_path, zones } = self;
@@ -116,9 +120,12 @@ impl Setup {
 
         // Then what only the kernel can refuse: the programs and the sockets.
         pins.clear(&survey)?;
-        let fresh = pins.fresh_maps();
+        let (fresh, pinned) = (pins.fresh_maps(), Arc::clone(&pins));
         let (mut gate, maps) = Gate::load(&pins, GateSize { clients, unmetered })?;
         let log = gate.take_log();
+        // From here on nothing needs more than attaching another network at run time does. All other threads are started by this one, later.
+        confine::look_after(&pins)?;
+        confine::process()?;
         let store = Arc::new(
             SessionStore::over(maps.sessions, maps.owners)?.remembering(maps.usage, config.paths.state.as_path())?,
         );
@@ -197,10 +204,27 @@ impl Setup {
         if tokio::time::timeout(DRAIN, draining).await.is_err() {
             info!("requests in progress were cut off");
         }
+        // What was done to the pins in the last two seconds would open the network now.
+        match pinned.look_after() {
+            Ok(done) => done.iter().for_each(|what| warn!("{what}")),
+            Err(e) => tracing::error!(error = format!("{e:#}"), "the pins are not as they should be"),
+        }
         if cause.is_ok() {
             info!("portald ends; the gate stays: guests stay in, strangers stay out");
         }
         cause
+    }
+}
+
+/// Raises the limit of open descriptors as far as it may be, but no further than is of use: each connection takes one.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum })
+    {
+        warn!(%error, "cannot raise the limit of open descriptors (`ulimit -n`)");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where the gate's maps and link are pinned, so that they outlive the daemon.
 //!
 //! ```text
-//! /sys/fs/bpf/portal/          locked by the running portald
-//!     v4/                      the version of the maps' layout
+//! /sys/fs/bpf/portal/          closed to other users
+//!     v5/                      the version of the maps' layout; locked by the running portald
 //!         SESSIONS, CONFIG, …  the maps of the programs, NAMES: which zone has which number, and USAGE: what clients have used
 //!         link-<ifindex>       the gate's attachment to the interface
 //!         meter-<ifindex>      the meter's, where the kernel has tcx
@@ -12,9 +12,9 @@
 //! with it; and what the next one's gate answers is what its own responder has said.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -27,12 +27,13 @@ use portal_common::{
         ZoneRow,
     },
 };
-use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::fs::statfs;
 
-use super::{attachment::Attachment, names::Name, usage::UsageWords};
+use super::{attachment::Attachment, keep::Keeper, names::Name, usage::UsageWords};
+use crate::private::Private;
 
 /// The version of the maps' layout. It changes when a map's key, value or meaning does.
-const LAYOUT: &str = "v4";
+const LAYOUT: &str = "v5";
 /// `BPF_FS_MAGIC`, Linux `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 
@@ -75,8 +76,7 @@ pub struct PinDirectory(PathBuf);
 /// The pin directory, locked for as long as this lives.
 pub struct Pins {
     directory: PinDirectory,
-    // The lock: the kernel lets go of it when the daemon ends, however it ends.
-    _lock: File,
+    keeper: Mutex<Keeper>,
 }
 
 /// What an earlier portald has left.
@@ -170,8 +170,7 @@ impl PinDirectory {
                 probe.display()
             );
         }
-        let filesystem = statfs(probe).with_context(|| format!("cannot look at {}", probe.display()))?;
-        if u64::try_from(filesystem.f_type).ok() != Some(BPF_FS_MAGIC) {
+        if !on_bpffs(probe) {
             bail!(
                 "{} is not on a BPF file system, so the gate would not outlive portald; \
                  mount one (`mount -t bpf bpf /sys/fs/bpf`) or set `paths.pins` to a directory on one",
@@ -179,6 +178,9 @@ impl PinDirectory {
             );
         }
         let directory = Self(root.join(LAYOUT));
+        // Before anything that is in it is believed.
+        private(root).check()?;
+        private(&directory.0).check()?;
         for path in entries(root)? {
             if path != directory.0 {
                 bail!(
@@ -255,19 +257,25 @@ impl Pins {
     pub fn lock(root: &Path) -> Result<Self> {
         // Before anything is created.
         PinDirectory::below(root)?;
-        fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
-        let lock = File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-                "another portald is running with the pins in {}; stop it first, or give this one its own `paths.pins`",
-                root.display()
-            ),
-            Err(e) => return Err(e).with_context(|| format!("cannot lock {}", root.display())),
-        }
+        let keeper = Keeper::lock(root, &root.join(LAYOUT))?;
+        // Now that nobody else changes anything.
         let directory = PinDirectory::below(root)?;
-        fs::create_dir_all(&directory.0).with_context(|| format!("cannot create {}", directory.0.display()))?;
-        Ok(Self { directory, _lock: lock })
+        Ok(Self { directory, keeper: Mutex::new(keeper) })
+    }
+
+    /// Holds all that is pinned now, so that it can be pinned anew.
+    pub(crate) fn hold(&self) -> Result<()> {
+        self.keeper().hold()
+    }
+
+    /// Looks whether all that is held is pinned still, and pins anew what is not; what was done, in words.
+    pub(crate) fn look_after(&self) -> Result<Vec<String>> {
+        self.keeper().look_after()
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        // Whatever is half done is looked at again.
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory.
@@ -303,7 +311,10 @@ impl Pins {
 
     /// Removes the pins of an interface's attachments. The kernel takes the programs off.
     pub(crate) fn unlink(&self, ifindex: u32) -> Result<()> {
+        // Nothing is pinned anew meanwhile.
+        let mut keeper = self.keeper();
         for pin in [self.directory.meter(ifindex), self.directory.link(ifindex)] {
+            keeper.let_go(&pin);
             match fs::remove_file(&pin) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(e).with_context(|| format!("cannot remove {}", pin.display()));
@@ -343,8 +354,18 @@ impl Drop for FreshMaps {
     }
 }
 
+/// Whether this is there, and on a BPF file system.
+pub(super) fn on_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|filesystem| u64::try_from(filesystem.f_type).ok() == Some(BPF_FS_MAGIC))
+}
+
+/// Looks at a directory for pins.
+pub(super) fn private(directory: &Path) -> Private<'_> {
+    Private::new(directory, "paths.pins")
+}
+
 /// What is in a directory, or nothing where there is none.
-fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let context = || format!("cannot read {}", directory.display());
     match fs::read_dir(directory) {
         Ok(entries) => entries.map(|entry| Ok(entry.with_context(context)?.path())).collect(),

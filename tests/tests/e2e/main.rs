@@ -17,6 +17,7 @@ mod expect;
 mod flood;
 mod garden;
 mod half_close;
+mod host;
 mod identity;
 mod idle;
 mod known;

@@ -15,7 +15,8 @@ use serde::Deserialize;
 
 use super::{
     ApiError, Control,
-    stream::{Lasting, Stop, answer},
+    places::{Kind, Visit},
+    stream::{Stop, answer},
     zones,
 };
 use crate::{
@@ -40,7 +41,7 @@ pub(super) struct CaptureQuery {
 
 pub(super) async fn capture(
     State(control): State<Arc<Control>>,
-    Extension(lasting): Extension<Lasting>,
+    Extension(visit): Extension<Visit>,
     Extension(stop): Extension<Stop>,
     query: Result<Query<CaptureQuery>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -48,6 +49,8 @@ pub(super) async fn capture(
         .map_err(|rejection| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", rejection.body_text(), QUERY))?;
     let wanted = zones::wanted(&*control.zones, zone.as_deref())?;
     let clients = wanted.iter().map(|zone| ClientKey::new(zone.number, client.bytes())).collect();
+    // What is refused at once does not wait in line first.
+    visit.take(Kind::Stream).await?;
     let capture = control.captures.begin(clients)?;
     let pcapng = PcapngStream::new(&format!("Frames of {client}, with what portald did with them")).map_err(broken)?;
     let writing =
@@ -55,7 +58,7 @@ pub(super) async fn capture(
     let blocks = stream::unfold(writing, Writing::next);
     let length = Duration::from_secs(seconds.unwrap_or(u64::MAX));
     tracing::info!(%client, "a client's frames are captured");
-    Ok(answer(&lasting, stop, "application/x-pcapng", blocks.take_until(Box::pin(tokio::time::sleep(length)))))
+    Ok(answer(stop, "application/x-pcapng", blocks.take_until(Box::pin(tokio::time::sleep(length)))))
 }
 
 /// A capture on its way to the client of the API.

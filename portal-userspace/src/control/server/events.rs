@@ -6,18 +6,20 @@ use axum::{Extension, body::Bytes, extract::State, response::Response};
 use futures::stream;
 
 use super::{
-    Control,
-    stream::{Lasting, Stop, answer},
+    ApiError, Control,
+    places::{Kind, Visit},
+    stream::{Stop, answer},
 };
 
 pub(super) async fn events(
     State(control): State<Arc<Control>>,
-    Extension(lasting): Extension<Lasting>,
+    Extension(visit): Extension<Visit>,
     Extension(stop): Extension<Stop>,
-) -> Response {
+) -> Result<Response, ApiError> {
+    visit.take(Kind::Stream).await?;
     let lines = stream::unfold(control.events.watch(), async |mut watcher| {
         let event = watcher.next().await?;
         Some((Bytes::from(event.to_json_line()), watcher))
     });
-    answer(&lasting, stop, "application/x-ndjson", lines)
+    Ok(answer(stop, "application/x-ndjson", lines))
 }

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod explain;
 mod garden;
+mod places;
 mod stream;
 mod zones;
 
@@ -25,9 +26,15 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
 
-use self::{error::ApiError, stream::Lasting};
+use self::{
+    error::ApiError,
+    places::{Kind, Places, Visit, Visitor},
+};
 use super::{
     Access, ControlSocket,
     api::{ClientCount, GateInfo, Lost, Packets, Status},
@@ -50,8 +57,8 @@ const FRAMES_BYTES: usize = 8 * 1024 * 1024;
 /// What the API takes, for those who ask for something else.
 const METHODS: &str = "GET for /v1/status, /v1/clients, /v1/blocks, /v1/drops, /v1/events, /v1/capture and /v1/zones; GET, PUT and DELETE for \
                        /v1/clients/{mac}; PUT and DELETE for /v1/blocks/{mac}; POST for /v1/explain; POST and DELETE for /v1/zones/{name}; GET, POST and DELETE for /v1/garden";
-/// Open connections, all users together.
-const CONNECTIONS: usize = 64;
+/// How long it takes at most to tell somebody that there are too many, and how many are told so at once. To more the connection is closed without a word.
+const TURNING_AWAY: (Duration, usize) = (Duration::from_secs(1), 256);
 
 /// Reads the responder's counters: their names and values.
 pub type ResponderCounters = Arc<dyn Fn() -> Vec<(&'static str, u64)> + Send + Sync>;
@@ -91,22 +98,31 @@ pub struct Control {
 impl Control {
     /// Serves the API on this socket until the daemon stops; what is being answered then is answered.
     pub async fn serve(self, socket: ControlSocket, stop: watch::Receiver<bool>) {
+        let access = self.access.clone();
         let router = router(Arc::new(self), stop.clone());
-        let places = serve::Places::new(CONNECTIONS, CONNECTIONS / 2);
+        let places = Arc::new(Places::new());
+        let (limit, most) = TURNING_AWAY;
+        let turned_away = Arc::new(Semaphore::new(most));
         let mut connections = JoinSet::new();
         let accepting = async {
             loop {
+                // Nothing here waits for a client: those who wait in line have connections, and the next is let in to it.
                 match socket.listener.accept().await {
                     Ok((stream, _)) => match Peer::of(&stream) {
                         Ok(peer) => {
-                            // No place: the connection is closed, and portalctl says so.
-                            if let Ok(place) = places.take(peer.uid) {
-                                let router = router.clone();
+                            let visitor = Visitor { uid: peer.uid, is_owner: access.is_owner(&peer) };
+                            if let Some(connection) = places.connect(visitor) {
+                                let visit = Visit::new(Arc::clone(&places), visitor);
+                                let router = router.clone().layer(Extension(visit.clone()));
                                 connections.spawn(async move {
-                                    let lasting = Lasting::default();
-                                    let router = router.layer(Extension(lasting.clone()));
-                                    serve::connection_until(stream, &router, peer, lasting.end()).await;
-                                    drop(place);
+                                    serve::connection_until(stream, &router, peer, visit.end()).await;
+                                    drop(connection);
+                                });
+                            } else if let Ok(turn) = Arc::clone(&turned_away).try_acquire_owned() {
+                                connections.spawn(async move {
+                                    let end = tokio::time::sleep(limit);
+                                    serve::connection_until(stream, &too_many(visitor.uid), peer, end).await;
+                                    drop(turn);
                                 });
                             }
                         }
@@ -151,18 +167,32 @@ fn router(control: Arc<Control>, stop: watch::Receiver<bool>) -> Router {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(Extension(stream::Stop(stop)))
-        .layer(middleware::from_fn_with_state(Arc::clone(&control), authorise))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), admit))
         .with_state(control)
 }
 
-async fn authorise(
+/// What is said to a user with too many connections.
+fn too_many(uid: u32) -> Router {
+    Router::new().fallback(async move || {
+        let message = format!("user {uid}, or all users together, have too many connections to the control socket");
+        let remedy = "ask again later, and fewer at once: `ss -xp` shows who holds the control socket";
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, remedy)
+    })
+}
+
+/// Lets in who may, when there is a place.
+async fn admit(
     State(control): State<Arc<Control>>,
     Extension(peer): Extension<Peer>,
+    Extension(visit): Extension<Visit>,
     request: Request,
     next: Next,
 ) -> Response {
     if control.access.permits(&peer) {
-        return next.run(request).await;
+        return match visit.take(Kind::Question).await {
+            Ok(()) => next.run(request).await,
+            Err(full) => full.into_response(),
+        };
     }
     tracing::warn!(uid = peer.uid, gid = peer.gid, "refused a user of the control socket");
     let message = format!("user {} may not control portald", peer.uid);

@@ -108,7 +108,7 @@ pub struct ZoneManager {
     tables: Arc<Mutex<ZoneTables>>,
     garden: Arc<WalledGarden>,
     gate: Arc<Mutex<Gate>>,
-    pins: Pins,
+    pins: Arc<Pins>,
     program_id: u32,
     running: RwLock<Vec<Arc<RunningZone>>>,
     /// Of which networks clients are captured. Changed before the gate is told, and read while the gate's tables are held.
@@ -146,7 +146,7 @@ pub(super) struct Parts {
     pub(super) garden: Arc<WalledGarden>,
     pub(super) known: KnownAnswers,
     pub(super) gate: Gate,
-    pub(super) pins: Pins,
+    pub(super) pins: Arc<Pins>,
 }
 
 impl ZoneManager {
@@ -416,7 +416,7 @@ impl ZoneManager {
                 fresh.push(port);
             }
         }
-        Ok(())
+        self.pins.hold()
     }
 
     /// Removes everything that belongs to numbers that are to be free, or another network's.

@@ -108,7 +108,7 @@ fn in_shadow_mode_what_has_no_zone_passes_and_what_was_enforced_never_does() {
 /// A daemon that has just started, with these networks of the configuration.
 async fn started(pins: &Path, config_path: &Path, names: &[&str]) -> Result<ZoneManager> {
     let config = Config::load(config_path)?;
-    let pins = Pins::lock(pins)?;
+    let pins = Arc::new(Pins::lock(pins)?);
     let (gate, maps) = Gate::load(&pins, 16)?;
     let store = Arc::new(SessionStore::over(maps.sessions, maps.owners)?);
     let tables = Arc::new(Mutex::new(maps.zones));
