@@ -9,12 +9,12 @@ use std::{collections::HashMap, vec::Vec};
 use crate::{
     Reason,
     budget::Budgets,
-    decide::{Admission, Binding, Case, Tables, admit, bind, stranger},
+    decide::{Admission, Binding, Case, Datagram, Passage, Tables, admit, ask, bind, depart, is_asked, stranger},
     event::Event,
     frame::Frame,
     tables::{
         AddressHash, AddressWord, Attachment, ClientKey, ClientState, CookieKeys, GardenKey, GateConfig, OwnedAddress,
-        OwnedWord, Service, ServiceKey, Session, Zone,
+        OwnedWord, Question, Service, ServiceKey, Session, Zone,
     },
 };
 
@@ -44,6 +44,8 @@ pub struct HostTables {
     pub learned: HashMap<ServiceKey, u64>,
     /// Who uses which address.
     pub owners: RefCell<HashMap<OwnedAddress, ClientKey>>,
+    /// What strangers have asked, and when.
+    pub questions: RefCell<HashMap<Question, u64>>,
     /// What strangers have spent.
     pub strangers: HashMap<ClientKey, Budgets<AtomicU64>>,
     /// The secrets behind the SYN cookies.
@@ -70,6 +72,7 @@ impl HostTables {
             garden: Vec::new(),
             learned: HashMap::new(),
             owners: RefCell::default(),
+            questions: RefCell::default(),
             strangers: HashMap::new(),
             keys,
             now_ns: 0,
@@ -149,6 +152,12 @@ impl Tables for HostTables {
         self.owners.borrow().get(address).copied()
     }
 
+    fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey> {
+        let wanted = OwnedWord::new(zone, address);
+        let owners = self.owners.borrow();
+        owners.iter().find(|(owned, _)| owned.row(&self.hash) == wanted).map(|(_, owner)| *owner)
+    }
+
     fn own(&self, address: &OwnedAddress, client: ClientKey) {
         self.owners.borrow_mut().insert(*address, client);
     }
@@ -185,6 +194,26 @@ impl Tables for HostTables {
 
     fn admit(&self, request: &Admission) -> Option<Reason> {
         admit(self, request)
+    }
+
+    fn asked_at(&self, question: &Question) -> Option<u64> {
+        self.questions.borrow().get(question).copied()
+    }
+
+    fn note(&self, question: &Question, now_ns: u64) {
+        self.questions.borrow_mut().insert(*question, now_ns);
+    }
+
+    fn ask<F: Frame + ?Sized>(&self, frame: &F, case: &Case) {
+        ask(frame, self, case);
+    }
+
+    fn is_asked<F: Frame + ?Sized>(&self, frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
+        is_asked(frame, self, datagram, client)
+    }
+
+    fn depart<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, passage: Passage, case: &mut Case) {
+        depart(frame, self, config, passage, case);
     }
 
     fn now_ns(&self) -> u64 {

@@ -6,16 +6,18 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use portal_common::{
     Reason,
     budget::Class,
-    decide::{Admission, Binding, Tables as _, admit, bind, stranger},
+    decide::{
+        Admission, Binding, Datagram, Passage, Tables as _, admit, ask, bind, consider, inquire, is_asked, stranger,
+    },
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
 
 use crate::{
-    packet::Packet,
+    packet::{Buffer, Packet},
     recent::rest,
     tables::{Kernel, Program, case, look_up},
 };
@@ -46,6 +48,28 @@ pub(crate) fn call_rest(client: ClientKey, address: AddressWord, now_ns: u64) {
 #[inline(always)]
 pub(crate) fn call_stranger(live: bool, ctx: *mut xdp_md) {
     portal_stranger(ctx, u64::from(live));
+}
+
+/// [`ask`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_ask(ctx: *mut xdp_md) {
+    portal_ask(ctx);
+}
+
+/// [`is_asked`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_asked(skb: *mut __sk_buff, datagram: &Datagram, station: ClientKey) -> bool {
+    let Datagram { client, server, .. } = *datagram;
+    portal_asked(skb, station.to_word(), client.to_word(), server.to_word(), datagram.to_word()) != 0
+}
+
+/// [`depart`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_depart(live: bool, skb: *mut __sk_buff, passage: Passage) {
+    let rest = passage.to_word() | if live { LIVE } else { 0 };
+    if portal_consider(skb, rest) != 0 {
+        portal_inquire(skb, rest);
+    }
 }
 
 /// [`admit`], across registers.
@@ -93,9 +117,47 @@ extern "C" fn portal_rest(client: u64, address: u64, now_ns: u64) -> u32 {
 extern "C" fn portal_stranger(ctx: *mut xdp_md, live: u64) -> u32 {
     let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 1 };
     // No rule of a stranger's depends on whether it is live.
-    let tables = Kernel::<false> { ifindex: ANY_INTERFACE, ctx };
+    let tables = Kernel::<false>::arriving(ANY_INTERFACE, ctx);
     let Some(config) = tables.config(case.client().zone()) else { return 1 };
     stranger(&Packet::over(ctx), &tables, config, case);
+    0
+}
+
+/// 0, or 1 where there is no case: that cannot be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_ask(ctx: *mut xdp_md) -> u32 {
+    let Some(case) = case(Program::Gate) else { return 1 };
+    ask(&Packet::over(ctx), &Kernel::<true>::arriving(ANY_INTERFACE, ctx), case);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_asked(skb: *mut __sk_buff, station: u64, client: u64, server: u64, rest: u64) -> u32 {
+    let datagram = Datagram::from_word(rest, AddressWord::from_word(client), AddressWord::from_word(server));
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    u32::from(is_asked(&Buffer::read(skb), &tables, &datagram, ClientKey::from_word(station)))
+}
+
+/// 1 where the tables are to be asked, else 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_consider(skb: *mut __sk_buff, rest: u64) -> u32 {
+    let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return 0 };
+    // No rule depends on whether it is live.
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    let Some(config) = tables.config(case.client().zone()) else { return 0 };
+    u32::from(consider(&Buffer::over(skb), &tables, config, Passage::from_word(rest), case))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_inquire(skb: *mut __sk_buff, rest: u64) -> u32 {
+    let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return 0 };
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    let Some(config) = tables.config(case.client().zone()) else { return 0 };
+    inquire(&Buffer::read(skb), &tables, config, Passage::from_word(rest), case);
     0
 }
 
@@ -111,9 +173,9 @@ extern "C" fn portal_admit(client: u64, high: u64, low: u64, rest: u64, now_ns: 
         now_ns,
     };
     let refused = if rest & LIVE == 0 {
-        admit(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        admit(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     } else {
-        admit(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        admit(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     };
     match refused {
         Some(reason) => reason as u32,
@@ -132,9 +194,9 @@ extern "C" fn portal_bind(client: u64, high: u64, low: u64, rest: u64, now_ns: u
         now_ns,
     };
     let bound = if rest & LIVE == 0 {
-        bind(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        bind(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     } else {
-        bind(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        bind(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     };
     u32::from(bound)
 }

@@ -11,8 +11,8 @@ use portal_common::{
     event::{Event, FrameRecord, Lost},
     tables::{
         AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, CookieKeys, Counters, GardenKey, GateConfig,
-        KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES, MAX_QUEUES, MAX_ZONES, OwnedWord,
-        RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
+        KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES, MAX_QUESTIONS, MAX_QUEUES,
+        MAX_ZONES, OwnedWord, Question, RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -50,6 +50,10 @@ pub(crate) static OWNERS: HashMap<OwnedWord, AddressOwner, 65_536, NO_PREALLOC> 
 /// What strangers have spent. An LRU: a flood of MAC addresses gives the other strangers back what they have spent, and takes nothing from them.
 #[btf_map]
 pub(crate) static STRANGERS: LruHashMap<ClientKey, Budgets<KernelWord>, 65_536> = LruHashMap::new();
+
+/// What strangers have asked, and when. An LRU: a flood of questions displaces the oldest. Not pinned: it holds what is seconds old.
+#[btf_map]
+pub(crate) static QUESTIONS: LruHashMap<Question, u64, { MAX_QUESTIONS as usize }> = LruHashMap::new();
 
 /// Where a stranger may go.
 #[btf_map]
@@ -105,7 +109,7 @@ pub(crate) static ANSWERS: RingBuf<FrameRecord, { 1024 * 1024 }> = RingBuf::new(
 
 /// Where a frame's case lies while it is decided about: a row for each program.
 #[btf_map]
-pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 3> = PerCpuArray::new();
+pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 4> = PerCpuArray::new();
 
 /// The clock as it was read last: the tick, and nanoseconds of CLOCK_MONOTONIC.
 #[btf_map]

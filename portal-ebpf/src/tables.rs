@@ -1,28 +1,30 @@
 //! What the decision looks up and changes, in the maps.
 #![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
 
+use core::ptr;
+
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, xdp_md},
+    bindings::{__sk_buff, BPF_NOEXIST, xdp_md},
     btf_maps::lpm_trie::Key,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
 use portal_common::{
     Reason, bucket,
     budget::{Budgets, Limit},
-    decide::{Admission, Binding, Case, Member, Tables},
+    decide::{Admission, Binding, Case, Datagram, Member, Passage, Tables},
     event::{Event, Lost},
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
         AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, CookieKeys, GardenKey,
-        GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
+        GateConfig, OwnedAddress, OwnedWord, Question, Service, ServiceKey, SessionIndex, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
 use crate::apart;
 use crate::maps::{
-    CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, SERVICES,
-    STRANGERS, ZONES,
+    CASES, CLIENTS, CLOCK, CONFIG, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS, QUESTIONS,
+    SERVICES, STRANGERS, ZONES,
 };
 use crate::recent;
 use crate::word::KernelWord;
@@ -32,6 +34,22 @@ pub(crate) struct Kernel<const LIVE: bool> {
     pub(crate) ifindex: u32,
     /// The frame's context; null where no frame arrives.
     pub(crate) ctx: *mut xdp_md,
+    /// The frame's context; null where no frame departs.
+    pub(crate) skb: *mut __sk_buff,
+}
+
+impl<const LIVE: bool> Kernel<LIVE> {
+    /// For a frame that arrives.
+    #[inline(always)]
+    pub(crate) const fn arriving(ifindex: u32, ctx: *mut xdp_md) -> Self {
+        Self { ifindex, ctx, skb: ptr::null_mut() }
+    }
+
+    /// For a frame that departs.
+    #[inline(always)]
+    pub(crate) const fn departing(ifindex: u32, skb: *mut __sk_buff) -> Self {
+        Self { ifindex, ctx: ptr::null_mut(), skb }
+    }
 }
 
 /// Whose case it is.
@@ -40,6 +58,7 @@ pub(crate) enum Program {
     Gate = 0,
     Explain = 1,
     Meter = 2,
+    ExplainOut = 3,
 }
 
 /// The case of the frame that this CPU decides about.
@@ -158,6 +177,12 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
+    fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey> {
+        // SAFETY: as above.
+        unsafe { OWNERS.get(OwnedWord::new(zone, address)) }.map(|owner| owner.client)
+    }
+
+    #[inline(always)]
     fn own(&self, address: &OwnedAddress, client: ClientKey) {
         // Full: the session is bound all the same, and only another's claim to the address is not refused.
         let owner = AddressOwner { client, address: address.address() };
@@ -212,6 +237,37 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn admit(&self, request: &Admission) -> Option<Reason> {
         apart::call_admit(L, request)
+    }
+
+    #[inline(always)]
+    fn asked_at(&self, question: &Question) -> Option<u64> {
+        // SAFETY: one aligned word.
+        unsafe { QUESTIONS.get(question) }.copied()
+    }
+
+    #[inline(always)]
+    fn note(&self, question: &Question, now_ns: u64) {
+        if L {
+            // No room: that the answer does not pass is all that comes of it, and the client asks again.
+            let _: Result<(), i32> = QUESTIONS.insert(question, now_ns, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn ask<F: Frame + ?Sized>(&self, _frame: &F, _case: &Case) {
+        if L {
+            apart::call_ask(self.ctx);
+        }
+    }
+
+    #[inline(always)]
+    fn is_asked<F: Frame + ?Sized>(&self, _frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
+        apart::call_asked(self.skb, datagram, client)
+    }
+
+    #[inline(always)]
+    fn depart<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, passage: Passage, _case: &mut Case) {
+        apart::call_depart(L, self.skb, passage);
     }
 
     #[inline(always)]
