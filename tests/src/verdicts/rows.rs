@@ -1081,7 +1081,7 @@ fn to_strangers() -> Vec<OutboundRow> {
         row("UDP to a stranger in shadow mode", vlan(20, down_v4(SITE_V4, any_udp())), NOTHING),
         row("UDP behind an extension header", extended_down(60), NOTHING),
         row("a fragment over IPv6", extended_down(44), NOTHING),
-        row("a fragment", with_v4(down_v4(GATEWAY_V4, udp(53, 40_000, 64)), |p| p.flags_and_offset = 0x2000), NOTHING),
+        own("a fragment", with_v4(down_v4(GATEWAY_V4, udp(53, 40_000, 64)), |p| p.flags_and_offset = 0x2000), NOTHING),
         row("to a guest whose session expired", to(EXPIRED, down_v6(SITE_V6, any_udp())), NOTHING),
         row("to a guest that was silent for too long", to(IDLE, down_v4(SITE_V4, any_udp())), NOTHING),
         row("to a station that nobody has seen", to(ELSEWHERE, down_v4(SITE_V4, any_udp())), NOTHING),
