@@ -18,7 +18,7 @@ pub use crate::{
 };
 pub use clients::{AllowRequest, ClientList, Revoked};
 pub use drops::{Drops, ReasonCount, ZoneDrops};
-pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};
+pub use explain::{Direction, ExplainRequest, Explanation, Explanations, MOST_FRAMES};
 pub use zones::{Detached, ZoneList, ZoneView};
 
 /// `GET /v1/status`
