@@ -162,7 +162,9 @@ fn a_quota_cuts_on_the_frame_that_crosses_it() -> Result<()> {
         &lab.directory().join("transfer.log"),
     )?;
     wait_for("the end of the quota", Duration::from_secs(10), || (drops(&lab, "quota_spent").ok()? > 0).then_some(()))?;
-    wait_for("the end of the transfer", Duration::from_secs(5), || transfer.ended().ok().flatten())?;
+    // Nothing more comes, and who only receives does not notice; what is still on its way is dropped meanwhile.
+    thread::sleep(Duration::from_secs(1));
+    ensure!(transfer.ended()?.is_none_or(|status| !status.success()), "the transfer came to its end");
     let Sums { up, down } = capture.finish(mac(GUEST_MAC))?;
     let passed = up.bytes + down.bytes;
     println!("quota: {passed} bytes have passed with a quota of {QUOTA}");

@@ -1,7 +1,7 @@
 //! What a helper on the internet sends to a guest's station: all of it with a session, nothing without.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,10 @@ use etherparse::PacketBuilder;
 use portal_lab::{
     Lab, Portald, Settings,
     addresses::{GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, SITE_V4, SITE_V6, mac},
-    clients::dns::{self, Record},
+    clients::{
+        dns::{self, Record},
+        stream::{STREAM, arriving},
+    },
     portald::{config_text, without_budgets},
     wire::Wire,
 };
@@ -20,37 +23,7 @@ use crate::{
     turn::lab,
 };
 
-/// How many datagrams make a stream.
-const STREAM: usize = 200;
 const GUEST: [IpAddr; 2] = [IpAddr::V4(GUEST_V4), IpAddr::V6(GUEST_V6)];
-
-/// How many of a stream of datagrams to this address and port arrive at the guest's interface.
-fn arriving(lab: &Lab, to: IpAddr, port: u16) -> Result<usize> {
-    let at_guest = lab.guest.enter(|| Ok(Wire::open("eth0")?))?;
-    lab.internet.enter(|| {
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = UdpSocket::bind(any)?;
-        for n in 0..STREAM {
-            socket.send_to(&[b'x'; 1000], SocketAddr::new(to, port))?;
-            if n == 0 {
-                // The gateway resolves the guest's address, and keeps but few datagrams meanwhile.
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        }
-        Ok(())
-    })?;
-    let mut arrived = 0;
-    let until = Instant::now() + Duration::from_millis(500);
-    while let Some(seen) = at_guest.next(until)? {
-        // Behind Ethernet and IP, the destination port follows the source's.
-        let at = if to.is_ipv4() { 36 } else { 56 };
-        let is_ip = matches!(seen.frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
-        if !seen.sent && is_ip && seen.frame.get(at..at + 2) == Some(&port.to_be_bytes()) {
-            arrived += 1;
-        }
-    }
-    Ok(arrived)
-}
 
 #[test]
 fn a_helper_on_the_internet_reaches_a_guest_and_no_stranger() -> Result<()> {
