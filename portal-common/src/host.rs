@@ -9,12 +9,16 @@ use std::{collections::HashMap, vec::Vec};
 use crate::{
     Reason,
     budget::Budgets,
-    decide::{Admission, Binding, Case, Tables, admit, bind, contradiction, follow, stranger},
+    decide::{
+        Admission, Binding, Case, Datagram, Passage, Tables, admit, ask, bind, contradiction, depart, follow, is_asked,
+        stranger,
+    },
     event::Event,
     frame::Frame,
     tables::{
         Address, AddressHash, AddressWord, Attachment, ClientKey, ClientState, ConnectionKey, ConnectionNote,
-        CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, Session, Source, Zone,
+        CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Question, Service, ServiceKey, Session, Source,
+        Zone,
     },
 };
 
@@ -46,6 +50,8 @@ pub struct HostTables {
     pub learned: HashMap<ServiceKey, u64>,
     /// Who uses which address.
     pub owners: RefCell<HashMap<OwnedAddress, ClientKey>>,
+    /// What strangers have asked, and when.
+    pub questions: RefCell<HashMap<Question, u64>>,
     /// What strangers have spent.
     pub strangers: HashMap<ClientKey, Budgets<AtomicU64>>,
     /// Who has begun which connection to the portal.
@@ -75,6 +81,7 @@ impl HostTables {
             sources: Vec::new(),
             learned: HashMap::new(),
             owners: RefCell::default(),
+            questions: RefCell::default(),
             strangers: HashMap::new(),
             connections: RefCell::default(),
             keys,
@@ -152,6 +159,12 @@ impl Tables for HostTables {
         self.owners.borrow().get(address).copied()
     }
 
+    fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey> {
+        let wanted = OwnedWord::new(zone, address);
+        let owners = self.owners.borrow();
+        owners.iter().find(|(owned, _)| owned.row(&self.hash) == wanted).map(|(_, owner)| *owner)
+    }
+
     fn own(&self, address: &OwnedAddress, client: ClientKey) {
         self.owners.borrow_mut().insert(*address, client);
     }
@@ -205,6 +218,26 @@ impl Tables for HostTables {
 
     fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case) {
         follow(frame, self, config, case);
+    }
+
+    fn asked_at(&self, question: &Question) -> Option<u64> {
+        self.questions.borrow().get(question).copied()
+    }
+
+    fn note_question(&self, question: &Question, now_ns: u64) {
+        self.questions.borrow_mut().insert(*question, now_ns);
+    }
+
+    fn ask<F: Frame + ?Sized>(&self, frame: &F, case: &Case) {
+        ask(frame, self, case);
+    }
+
+    fn is_asked<F: Frame + ?Sized>(&self, frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
+        is_asked(frame, self, datagram, client)
+    }
+
+    fn depart<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, passage: Passage, case: &mut Case) {
+        depart(frame, self, config, passage, case);
     }
 
     fn now_ns(&self) -> u64 {

@@ -16,6 +16,7 @@ pub(crate) const ETHER_SERVICE_VLAN: u16 = ether_type(EtherType::Ieee8021ad);
 pub(crate) const ETHER_EAPOL: u16 = 0x888e;
 
 pub(crate) const ICMP: u8 = IpProto::Icmp as u8;
+pub(crate) const IGMP: u8 = IpProto::Igmp as u8;
 pub(crate) const TCP: u8 = IpProto::Tcp as u8;
 pub(crate) const UDP: u8 = IpProto::Udp as u8;
 pub(crate) const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
@@ -42,14 +43,28 @@ pub(crate) const PORT_DHCP_CLIENT: u16 = 68;
 pub(crate) const PORT_DHCPV6_CLIENT: u16 = 546;
 pub(crate) const PORT_DHCPV6_SERVER: u16 = 547;
 
-/// ICMP types that no guest may send, as [`crate::frame::Frame::byte`] gives them: RFC 792, RFC 1256.
-pub(crate) mod icmpv4 {
-    pub(crate) const REDIRECT: u16 = 5;
-    pub(crate) const ROUTER_ADVERTISEMENT: u16 = 9;
+/// ICMP types: RFC 792.
+pub(crate) mod icmp {
+    pub(crate) const ECHO_REPLY: u8 = 0;
+    pub(crate) const DESTINATION_UNREACHABLE: u8 = 3;
+    pub(crate) const ECHO_REQUEST: u8 = 8;
+    pub(crate) const TIME_EXCEEDED: u8 = 11;
+    pub(crate) const PARAMETER_PROBLEM: u8 = 12;
+
+    /// What no guest may send, as [`crate::frame::Frame::byte`] gives it: RFC 792, RFC 1256.
+    pub(crate) const REDIRECT_BYTE: u16 = 5;
+    pub(crate) const ROUTER_ADVERTISEMENT_BYTE: u16 = 9;
 }
 
-/// ICMPv6 types: RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5.2.
+/// ICMPv6 types: RFC 4443 section 2.1, RFC 4861 section 4, RFC 2710 section 3, RFC 3810 section 5.2.
 pub(crate) mod icmpv6 {
+    pub(crate) const DESTINATION_UNREACHABLE: u8 = 1;
+    pub(crate) const PACKET_TOO_BIG: u8 = 2;
+    pub(crate) const TIME_EXCEEDED: u8 = 3;
+    pub(crate) const PARAMETER_PROBLEM: u8 = 4;
+    pub(crate) const ECHO_REQUEST: u8 = 128;
+    pub(crate) const ECHO_REPLY: u8 = 129;
+    pub(crate) const LISTENER_QUERY: u8 = 130;
     pub(crate) const LISTENER_REPORT_V1: u8 = 131;
     pub(crate) const LISTENER_DONE: u8 = 132;
     pub(crate) const ROUTER_SOLICITATION: u8 = 133;

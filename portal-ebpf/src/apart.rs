@@ -6,16 +6,19 @@
 
 use core::ptr;
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::bindings::{__sk_buff, xdp_md};
 use portal_common::{
     Reason,
     budget::Class,
-    decide::{Admission, Binding, Tables as _, admit, bind, contradiction, follow, stranger},
+    decide::{
+        Admission, Binding, Datagram, Passage, Tables as _, admit, ask, bind, consider, contradiction, follow, inquire,
+        is_asked, stranger,
+    },
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
 
 use crate::{
-    packet::Packet,
+    packet::{Buffer, Packet},
     recent::rest,
     tables::{Kernel, Program, case, is_own_source, look_up},
 };
@@ -70,6 +73,28 @@ pub(crate) fn call_follow(live: bool, ctx: *mut xdp_md) {
     portal_follow(ctx, u64::from(live));
 }
 
+/// [`ask`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_ask(ctx: *mut xdp_md) {
+    portal_ask(ctx);
+}
+
+/// [`is_asked`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_asked(skb: *mut __sk_buff, datagram: &Datagram, station: ClientKey) -> bool {
+    let Datagram { client, server, .. } = *datagram;
+    portal_asked(skb, station.to_word(), client.to_word(), server.to_word(), datagram.to_word()) != 0
+}
+
+/// [`depart`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_depart(live: bool, skb: *mut __sk_buff, passage: Passage) {
+    let rest = passage.to_word() | if live { LIVE } else { 0 };
+    if portal_consider(skb, rest) != 0 {
+        portal_inquire(skb, rest);
+    }
+}
+
 /// [`admit`], across registers.
 #[inline(always)]
 pub(crate) fn call_admit(live: bool, request: &Admission) -> Option<Reason> {
@@ -121,7 +146,7 @@ extern "C" fn portal_rest(client: u64, address: u64, now_ns: u64) -> u32 {
 extern "C" fn portal_stranger(ctx: *mut xdp_md, live: u64) -> u32 {
     let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 1 };
     // No rule of a stranger's depends on whether it is live.
-    let tables = Kernel::<false> { ifindex: ANY_INTERFACE, ctx };
+    let tables = Kernel::<false>::arriving(ANY_INTERFACE, ctx);
     let Some(config) = tables.config(case.client().zone()) else { return 1 };
     stranger(&Packet::over(ctx), &tables, config, case);
     0
@@ -134,7 +159,7 @@ extern "C" fn portal_contradiction(ctx: *mut xdp_md, live: u64) -> u32 {
     let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else {
         return Reason::ConfigMissing as u32;
     };
-    let tables = Kernel::<false> { ifindex: ANY_INTERFACE, ctx };
+    let tables = Kernel::<false>::arriving(ANY_INTERFACE, ctx);
     match contradiction(&Packet::over(ctx), &tables, case) {
         Some(reason) => reason as u32,
         None => 0,
@@ -146,13 +171,51 @@ extern "C" fn portal_contradiction(ctx: *mut xdp_md, live: u64) -> u32 {
 #[inline(never)]
 extern "C" fn portal_follow(ctx: *mut xdp_md, live: u64) -> u32 {
     let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 1 };
-    let (dry, wet) = (Kernel::<false> { ifindex: ANY_INTERFACE, ctx }, Kernel::<true> { ifindex: ANY_INTERFACE, ctx });
+    let (dry, wet) = (Kernel::<false>::arriving(ANY_INTERFACE, ctx), Kernel::<true>::arriving(ANY_INTERFACE, ctx));
     let Some(config) = dry.config(case.client().zone()) else { return 1 };
     if live == 0 {
         follow(&Packet::over(ctx), &dry, config, case);
     } else {
         follow(&Packet::over(ctx), &wet, config, case);
     }
+    0
+}
+
+/// 0, or 1 where there is no case: that cannot be.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_ask(ctx: *mut xdp_md) -> u32 {
+    let Some(case) = case(Program::Gate) else { return 1 };
+    ask(&Packet::over(ctx), &Kernel::<true>::arriving(ANY_INTERFACE, ctx), case);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_asked(skb: *mut __sk_buff, station: u64, client: u64, server: u64, rest: u64) -> u32 {
+    let datagram = Datagram::from_word(rest, AddressWord::from_word(client), AddressWord::from_word(server));
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    u32::from(is_asked(&Buffer::read(skb), &tables, &datagram, ClientKey::from_word(station)))
+}
+
+/// 1 where the tables are to be asked, else 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_consider(skb: *mut __sk_buff, rest: u64) -> u32 {
+    let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return 0 };
+    // No rule depends on whether it is live.
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    let Some(config) = tables.config(case.client().zone()) else { return 0 };
+    u32::from(consider(&Buffer::over(skb), &tables, config, Passage::from_word(rest), case))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_inquire(skb: *mut __sk_buff, rest: u64) -> u32 {
+    let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return 0 };
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
+    let Some(config) = tables.config(case.client().zone()) else { return 0 };
+    inquire(&Buffer::read(skb), &tables, config, Passage::from_word(rest), case);
     0
 }
 
@@ -168,9 +231,9 @@ extern "C" fn portal_admit(client: u64, high: u64, low: u64, rest: u64, now_ns: 
         now_ns,
     };
     let refused = if rest & LIVE == 0 {
-        admit(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        admit(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     } else {
-        admit(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        admit(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     };
     match refused {
         Some(reason) => reason as u32,
@@ -189,9 +252,9 @@ extern "C" fn portal_bind(client: u64, high: u64, low: u64, rest: u64, now_ns: u
         now_ns,
     };
     let bound = if rest & LIVE == 0 {
-        bind(&Kernel::<false> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        bind(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     } else {
-        bind(&Kernel::<true> { ifindex: ANY_INTERFACE, ctx: ptr::null_mut() }, &request)
+        bind(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     };
     u32::from(bound)
 }

@@ -25,7 +25,7 @@ use crate::{
 fn gate(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
     let ifindex = packet.ingress_ifindex();
-    let tables = Kernel::<true> { ifindex, ctx: ctx.ctx };
+    let tables = Kernel::<true>::arriving(ifindex, ctx.ctx);
     let (place, stranger) = match familiar(&packet, &tables) {
         Familiar::Decided { row, action, reason } => {
             count(row, opaque(reason as u32) as usize);
@@ -90,7 +90,7 @@ fn gate(ctx: XdpContext) -> u32 {
 #[xdp(frags)]
 fn explain(ctx: XdpContext) -> u32 {
     let mut packet = Packet::new(&ctx);
-    let tables = Kernel::<false> { ifindex: packet.ingress_ifindex(), ctx: ctx.ctx };
+    let tables = Kernel::<false>::arriving(packet.ingress_ifindex(), ctx.ctx);
     let place = match locate(&packet, &tables) {
         Ok(place) => place,
         Err((_, reason)) => return xdp_action::XDP_DROP | (reason as u32) << 8,

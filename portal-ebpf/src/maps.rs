@@ -12,7 +12,7 @@ use portal_common::{
     tables::{
         AddressOwner, Bucket, COUNTER_ROWS, ClientKey, ClientRow, ConnectionKey, ConnectionNote, CookieKeys, Counters,
         GardenKey, GateConfig, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_STATUSES, KnownAnswer, MAX_INTERFACES,
-        MAX_QUEUES, MAX_ZONES, OwnedWord, RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
+        MAX_QUESTIONS, MAX_QUEUES, MAX_ZONES, OwnedWord, Question, RecentPass, ServiceKey, ZONE_ROWS, ZoneRow,
     },
 };
 
@@ -54,6 +54,10 @@ pub(crate) static STRANGERS: LruHashMap<ClientKey, Budgets<KernelWord>, 65_536> 
 /// Who has begun which connection to the portal's services. An LRU: a connection that is not noted is of nobody whom the page knows.
 #[btf_map]
 pub(crate) static CONNECTIONS: LruHashMap<ConnectionKey, ConnectionNote, 32_768> = LruHashMap::new();
+
+/// What strangers have asked, and when. An LRU: a flood of questions displaces the oldest. Not pinned: it holds what is seconds old.
+#[btf_map]
+pub(crate) static QUESTIONS: LruHashMap<Question, u64, { MAX_QUESTIONS as usize }> = LruHashMap::new();
 
 /// Where a stranger may go.
 #[btf_map]
@@ -113,7 +117,7 @@ pub(crate) static ANSWERS: RingBuf<FrameRecord, { 1024 * 1024 }> = RingBuf::new(
 
 /// Where a frame's case lies while it is decided about: a row for each program.
 #[btf_map]
-pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 3> = PerCpuArray::new();
+pub(crate) static CASES: PerCpuArray<[u64; size_of::<Case>() / 8], 4> = PerCpuArray::new();
 
 /// The clock as it was read last: the tick, and nanoseconds of CLOCK_MONOTONIC.
 #[btf_map]

@@ -152,8 +152,10 @@ impl Tag {
     pub(crate) const NONE: Self = Self { protocol: 0, tci: 0 };
 }
 
-/// Headers as far as they are looked at: Ethernet with two tags, IPv6, the ports.
+/// Headers as far as they are looked at of everybody's: Ethernet with two tags, IPv6, the ports.
 const HEADERS_LEN: u32 = 14 + 2 * 4 + 40 + 4;
+/// As far as the rules read at most that are for stations without a session.
+const STRANGERS_LEN: u32 = MAX_OFFSET as u32 + 1;
 
 impl Buffer {
     #[inline(always)]
@@ -165,6 +167,33 @@ impl Buffer {
             unsafe { bpf_skb_pull_data(buffer.0, HEADERS_LEN) };
         }
         buffer
+    }
+
+    /// The frame of this context, as it is.
+    #[inline(always)]
+    pub(crate) const fn read(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    /// The frame of this context, as far as the rules for stations without a session read it.
+    #[inline(always)]
+    pub(crate) fn over(skb: *mut __sk_buff) -> Self {
+        let buffer = Self(skb);
+        let len = buffer.len() as u32;
+        let wanted = if len < STRANGERS_LEN { len } else { STRANGERS_LEN };
+        if buffer.head_len() < wanted as usize {
+            // Without memory for it the frame is as it was, and no rule is found for it.
+            // SAFETY: the context is the one the kernel called us with; no address within the frame outlives an access.
+            unsafe { bpf_skb_pull_data(skb, wanted) };
+        }
+        buffer
+    }
+
+    /// The index of the interface by which it has come in; 0 where it is the gateway's own (`skb_iif`).
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as below.
+        unsafe { (*self.0).ingress_ifindex }
     }
 
     /// The index of the interface it leaves by.
@@ -233,6 +262,12 @@ impl Frame for Buffer {
         }
         // SAFETY: the N bytes are within the frame (checked above, and again by the verifier), and bytes need no alignment.
         Some(unsafe { *address.cast_const().cast::<[u8; N]>() })
+    }
+
+    /// What the verifier does not know of already: it was in a register of unknown bits (see `Passage::from_word`).
+    #[inline(always)]
+    fn forget(&self, at: usize) -> usize {
+        at & FORGOTTEN_MASK
     }
 
     /// Nothing is written to what departs.

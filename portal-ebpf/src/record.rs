@@ -55,9 +55,9 @@ pub(crate) fn capture_inbound(packet: &Packet, ifindex: u32, place: &Place<'_>, 
 
 /// Records a frame that goes to a guest, if the guest is one whose frames are captured.
 #[inline(never)]
-pub(crate) fn capture_outbound(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict, reason: usize) {
+pub(crate) fn capture_outbound(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict, reason: usize, dropped: bool) {
     if is_captured(verdict.client)
-        && !write(&CAPTURES, buffer, &outbound_header(buffer, ifindex, verdict, reason as u32))
+        && !write(&CAPTURES, buffer, &outbound_header(buffer, ifindex, verdict, reason as u32, dropped))
     {
         count_lost(|lost| &raw mut lost.captures);
     }
@@ -68,7 +68,7 @@ pub(crate) fn capture_outbound(buffer: &Buffer, ifindex: u32, verdict: &Outbound
 pub(crate) fn hold(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict) -> bool {
     // What does not fit whole cannot be sent on.
     let held = buffer.whole_len() as usize <= RECORDED_BYTES
-        && write(&ANSWERS, buffer, &outbound_header(buffer, ifindex, verdict, Reason::AnswerHeld as u32));
+        && write(&ANSWERS, buffer, &outbound_header(buffer, ifindex, verdict, Reason::AnswerHeld as u32, true));
     if !held {
         count_lost(|lost| &raw mut lost.answers);
     }
@@ -76,13 +76,13 @@ pub(crate) fn hold(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict) -> 
 }
 
 #[inline(always)]
-fn outbound_header(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict, reason: u32) -> Header {
+fn outbound_header(buffer: &Buffer, ifindex: u32, verdict: &OutboundVerdict, reason: u32, dropped: bool) -> Header {
     Header {
         ifindex,
         reason,
         zone: verdict.client.zone().number(),
         vlan: buffer.vlan(),
-        action: if reason == 0 { xdp_action::XDP_PASS as u8 } else { xdp_action::XDP_DROP as u8 },
+        action: if dropped { xdp_action::XDP_DROP as u8 } else { xdp_action::XDP_PASS as u8 },
         flags: FrameRecord::OUTBOUND | shadow(verdict.shadow),
     }
 }

@@ -1,31 +1,31 @@
 //! What the decision looks up and changes, in the maps.
 #![expect(unsafe_code, reason = "map values are shared with the other CPUs and with user space")]
 
-use core::mem::MaybeUninit;
+use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, xdp_md},
+    bindings::{__sk_buff, BPF_ANY, BPF_NOEXIST, xdp_md},
     btf_maps::lpm_trie::Key,
     helpers::generated::{bpf_jiffies64, bpf_ktime_get_coarse_ns},
 };
 use portal_common::{
     Reason, bucket,
     budget::{Budgets, Limit},
-    decide::{Admission, Binding, Case, Member, Tables},
+    decide::{Admission, Binding, Case, Datagram, Member, Passage, Tables},
     event::{Event, Lost},
     frame::Frame,
     reason::REASON_SLOTS,
     tables::{
         Address, AddressHash, AddressOwner, AddressWord, Attachment, ClientKey, ClientRow, ClientState, ConnectionKey,
-        ConnectionNote, CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, SessionIndex,
-        Source, ZONE_PROBES, ZONE_ROWS, Zone,
+        ConnectionNote, CookieKeys, GardenKey, GateConfig, OwnedAddress, OwnedWord, Question, Service, ServiceKey,
+        SessionIndex, Source, ZONE_PROBES, ZONE_ROWS, Zone,
     },
 };
 
 use crate::apart;
 use crate::maps::{
     CASES, CLIENTS, CLOCK, CONFIG, CONNECTIONS, COOKIE_KEYS, COUNTERS, EVENTS, GARDEN, INDEX, LEARNED, LOST, OWNERS,
-    SERVICES, SOURCES, STRANGERS, ZONES,
+    QUESTIONS, SERVICES, SOURCES, STRANGERS, ZONES,
 };
 use crate::recent;
 use crate::word::KernelWord;
@@ -35,6 +35,22 @@ pub(crate) struct Kernel<const LIVE: bool> {
     pub(crate) ifindex: u32,
     /// The frame's context; null where no frame arrives.
     pub(crate) ctx: *mut xdp_md,
+    /// The frame's context; null where no frame departs.
+    pub(crate) skb: *mut __sk_buff,
+}
+
+impl<const LIVE: bool> Kernel<LIVE> {
+    /// For a frame that arrives.
+    #[inline(always)]
+    pub(crate) const fn arriving(ifindex: u32, ctx: *mut xdp_md) -> Self {
+        Self { ifindex, ctx, skb: ptr::null_mut() }
+    }
+
+    /// For a frame that departs.
+    #[inline(always)]
+    pub(crate) const fn departing(ifindex: u32, skb: *mut __sk_buff) -> Self {
+        Self { ifindex, ctx: ptr::null_mut(), skb }
+    }
 }
 
 /// Whose case it is.
@@ -43,6 +59,7 @@ pub(crate) enum Program {
     Gate = 0,
     Explain = 1,
     Meter = 2,
+    ExplainOut = 3,
 }
 
 /// What a row holds when the gate is loaded, with the one part written that a row of zeros lacks: there is no reason 0. It is never used: to make it,
@@ -216,6 +233,12 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
+    fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey> {
+        // SAFETY: as above.
+        unsafe { OWNERS.get(OwnedWord::new(zone, address)) }.map(|owner| owner.client)
+    }
+
+    #[inline(always)]
     fn own(&self, address: &OwnedAddress, client: ClientKey) {
         // Full: the session is bound all the same, and only another's claim to the address is not refused.
         let owner = AddressOwner { client, address: address.address() };
@@ -292,6 +315,37 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn follow<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, _case: &mut Case) {
         apart::call_follow(L, self.ctx);
+    }
+
+    #[inline(always)]
+    fn asked_at(&self, question: &Question) -> Option<u64> {
+        // SAFETY: one aligned word.
+        unsafe { QUESTIONS.get(question) }.copied()
+    }
+
+    #[inline(always)]
+    fn note_question(&self, question: &Question, now_ns: u64) {
+        if L {
+            // No room: that the answer does not pass is all that comes of it, and the client asks again.
+            let _: Result<(), i32> = QUESTIONS.insert(question, now_ns, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn ask<F: Frame + ?Sized>(&self, _frame: &F, _case: &Case) {
+        if L {
+            apart::call_ask(self.ctx);
+        }
+    }
+
+    #[inline(always)]
+    fn is_asked<F: Frame + ?Sized>(&self, _frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
+        apart::call_asked(self.skb, datagram, client)
+    }
+
+    #[inline(always)]
+    fn depart<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, passage: Passage, _case: &mut Case) {
+        apart::call_depart(L, self.skb, passage);
     }
 
     #[inline(always)]

@@ -28,7 +28,7 @@ use portal_userspace::{
     observe::{
         capture::{CapturedTable, Captures},
         events::EventLine,
-        explain::{ExplainProgram, Explainer, Ran},
+        explain::{Departing, ExplainProgram, Explainer, Ran},
         hub::EventHub,
         pcapng::CapturedFrame,
     },
@@ -88,6 +88,12 @@ impl Zones for Guests {
 struct Answers;
 
 impl ExplainProgram for Answers {
+    fn run_out(&self, _: &[u8], departing: Departing) -> anyhow::Result<u32> {
+        // The gateway's own passes.
+        let (action, reason) = if departing.forwarded { (2, Reason::ToStranger) } else { (0, Reason::PortalService) };
+        Ok(action | (reason as u32) << 8)
+    }
+
     fn run(&self, frame: &[u8], _: u32) -> anyhow::Result<Ran> {
         let (to, rest) = frame.split_at(6);
         let (from, rest) = rest.split_at(6);

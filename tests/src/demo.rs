@@ -1,13 +1,16 @@
 //! The demonstration: what a guest sees, from the first page to the last, step by step.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Error, Result, anyhow, ensure};
 
 use crate::{
     Lab, Portald, Settings,
-    addresses::{GUEST_MAC, PORTAL_URL},
-    clients::http::{self, Family, Response},
+    addresses::{GUEST_MAC, GUEST_V4, GUEST_V6, PORTAL_URL},
+    clients::{
+        http::{self, Family, Response},
+        stream::{STREAM, arriving},
+    },
     lab::SITE_PAGE,
     portald::{portalctl, portalctl_line},
     removal,
@@ -102,6 +105,17 @@ fn ask_as_stranger(lab: &Lab, steps: &mut Steps) {
             Ok(response.summary())
         });
         steps.add(format!("{}: a phone's probe, {PROBE}", name(family)), "302 to the portal's page", got);
+    }
+    for family in Family::ALL {
+        let to = match family {
+            Family::V4 => IpAddr::V4(GUEST_V4),
+            Family::V6 => IpAddr::V6(GUEST_V6),
+        };
+        let got = arriving(lab, to, 9_999).and_then(|arrived| {
+            ensure!(arrived == 0, "{arrived} of {STREAM} datagrams arrive");
+            Ok(format!("0 of {STREAM} datagrams"))
+        });
+        steps.add(format!("{}: a helper on the internet streams UDP to it", name(family)), "nothing arrives", got);
     }
 }
 

@@ -31,7 +31,7 @@ const BEGUN: Limit = Limit::new(20, 200);
 /// Notes who began the connection to the portal that this frame is a segment of, if it is one, and drops it if another did.
 #[inline(always)]
 pub fn follow<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, config: &GateConfig, case: &mut Case) {
-    let Case { network, client, now_ns, decision } = case;
+    let Case { network, client, now_ns, decision, inquiry: _ } = case;
     if let Some(reason) = refused(frame, tables, config, *client, network, *now_ns)
         // In shadow mode it may have been refused for another reason before.
         && decision.action == Action::Pass

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     frame::Frame,
     meter::{self, Direction, Load},
-    protocol::{self as p, icmpv4},
+    protocol::{self as p, icmp},
     reason::Reason,
     tables::{AddressHash, AddressWord, ClientKey, Counters, GateConfig, Strictness, rests_until},
     word::Word as _,
@@ -166,7 +166,9 @@ fn ipv4<const AT: usize, F: Frame + ?Sized>(frame: &F, config: &GateConfig, len:
                 }
             }
         }
-        p::ICMP if matches!(frame.byte(AT + LEN), icmpv4::REDIRECT | icmpv4::ROUTER_ADVERTISEMENT) => return None,
+        p::ICMP if matches!(frame.byte(AT + LEN), icmp::REDIRECT_BYTE | icmp::ROUTER_ADVERTISEMENT_BYTE) => {
+            return None;
+        }
         _ => {}
     }
     // Read by itself: the compiler would put it together byte by byte.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     frame::{Frame, forget_option},
-    protocol::{self as p, icmpv4, icmpv6},
+    protocol::{self as p, icmp, icmpv6},
     reason::Reason,
     tables::ClientKey,
 };
@@ -78,7 +78,7 @@ fn ipv4<F: Frame + ?Sized>(frame: &F, network: &Network, client: ClientKey) -> O
     let at = network.at() + network.header_len();
     if network.protocol == p::ICMP {
         return match frame.byte(at) {
-            icmpv4::REDIRECT | icmpv4::ROUTER_ADVERTISEMENT => Some(Reason::RouterAdvertisement),
+            icmp::REDIRECT_BYTE | icmp::ROUTER_ADVERTISEMENT_BYTE => Some(Reason::RouterAdvertisement),
             _ => None,
         };
     }

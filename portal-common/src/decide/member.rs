@@ -28,7 +28,7 @@ pub(super) fn decide<T: Tables>(
     (session, state): Member<'_, T::Word>,
     case: &mut Case,
 ) -> Result<(), Estranged> {
-    let Case { network, client, now_ns, decision } = case;
+    let Case { network, client, now_ns, decision, .. } = case;
     let (client, now_ns) = (*client, *now_ns);
     if session.is_idle(state.last_seen_ns.load(), now_ns) {
         return Err(Estranged::Idle);

@@ -11,6 +11,7 @@ mod link;
 mod member;
 mod network;
 mod outbound;
+mod questions;
 mod stranger;
 mod tcp;
 #[cfg(test)]
@@ -19,9 +20,10 @@ mod tests;
 pub use addresses::{Binding, bind, is_bound};
 pub use connection::follow;
 pub use familiar::{Familiar, familiar};
-pub use outbound::{Departure, Outbound, OutboundVerdict, outbound};
+pub use outbound::{Departure, Outbound, OutboundVerdict, Passage, consider, depart, inquire, outbound};
+pub use questions::{Datagram, Topic, ask, is_asked};
 
-use self::{link::Link, member::Estranged, network::Network};
+use self::{link::Link, member::Estranged, network::Network, outbound::Inquiry};
 use crate::{
     answer::Answer,
     bucket,
@@ -32,7 +34,8 @@ use crate::{
     reason::Reason,
     tables::{
         Address, AddressHash, AddressWord, ClientKey, ClientState, ConnectionKey, ConnectionNote, CookieKeys, Counters,
-        GardenKey, GateConfig, OwnedAddress, OwnedWord, Service, ServiceKey, Session, Strictness, UNZONED_ROW, Zone,
+        GardenKey, GateConfig, OwnedAddress, OwnedWord, Question, Service, ServiceKey, Session, Strictness,
+        UNZONED_ROW, Zone,
     },
     word::Word,
 };
@@ -72,6 +75,8 @@ pub trait Tables {
     fn address_hash(&self) -> AddressHash;
     /// Who uses an address.
     fn owner(&self, address: &OwnedAddress) -> Option<ClientKey>;
+    /// Who uses the address with this word.
+    fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey>;
     /// From now on this client uses the address.
     fn own(&self, address: &OwnedAddress, client: ClientKey);
     /// From now on nobody uses the address, if this client did.
@@ -98,6 +103,16 @@ pub trait Tables {
     fn admit(&self, request: &Admission) -> Option<Reason>;
     /// [`follow`], which the kernel's verifier is given as a function by itself.
     fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
+    /// When a stranger asked this last: nanoseconds of CLOCK_MONOTONIC.
+    fn asked_at(&self, question: &Question) -> Option<u64>;
+    /// Notes that it is asked now.
+    fn note_question(&self, question: &Question, now_ns: u64);
+    /// [`ask`], which the kernel's verifier is given as a function by itself.
+    fn ask<F: Frame + ?Sized>(&self, frame: &F, case: &Case);
+    /// [`is_asked`], which the kernel's verifier is given as a function by itself.
+    fn is_asked<F: Frame + ?Sized>(&self, frame: &F, datagram: &Datagram, client: ClientKey) -> bool;
+    /// [`depart`], which the kernel's verifier is given as two functions by themselves.
+    fn depart<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, passage: Passage, case: &mut Case);
     /// Now, in nanoseconds of CLOCK_MONOTONIC.
     fn now_ns(&self) -> u64;
 }
@@ -209,6 +224,7 @@ pub fn locate<'a, F: Frame + ?Sized, T: Tables>(frame: &F, tables: &'a T) -> Res
 #[derive(Debug)]
 pub struct Case {
     network: Network,
+    inquiry: Inquiry,
     client: ClientKey,
     now_ns: u64,
     /// What was decided.
@@ -231,6 +247,7 @@ impl Case {
     /// A case that nothing is known of.
     pub const EMPTY: Self = Self {
         network: Network::EMPTY,
+        inquiry: Inquiry::NONE,
         client: ClientKey::NONE,
         now_ns: 0,
         decision: Decision::drop(Reason::ConfigMissing),
@@ -328,6 +345,7 @@ fn give<F: Frame + ?Sized, T: Tables>(
     if class.is_none() && estranged.is_none() {
         return;
     }
+    let asks = T::LIVE && questions::asks(case);
     let request = Admission {
         client: case.client,
         claimed: case.network.claimed(),
@@ -346,6 +364,8 @@ fn give<F: Frame + ?Sized, T: Tables>(
         // After the budget, so that a flood costs no look at it.
         case.decision = Decision::drop(Reason::ForeignSource);
         return;
+    } else if asks {
+        tables.ask(frame, case);
     }
     // Behind the budget: who has none does not get into the table of connections.
     if permitted == Reason::PortalService {

@@ -235,7 +235,7 @@ fn udp<F: Frame + ?Sized, T: Tables>(
     if let Err(reason) = check_addresses(network) {
         return Decision::drop(reason);
     }
-    if let Some(permitted) = permitted(tables, config, zone, network, p::UDP, destination_port) {
+    if let Some(permitted) = permitted(tables, config, zone, network.destination(), p::UDP, destination_port) {
         return Decision::pass(permitted);
     }
     if !is_for(config, frame) {
@@ -286,7 +286,7 @@ fn tcp<F: Frame + ?Sized, T: Tables>(
         header_len,
         data_len: network.payload_len() - header_len,
     };
-    if let Some(permitted) = permitted(tables, config, zone, network, p::TCP, segment.destination_port) {
+    if let Some(permitted) = permitted(tables, config, zone, network.destination(), p::TCP, segment.destination_port) {
         return Decision::pass(permitted);
     }
     if flags.has(flag::RST) {
@@ -331,17 +331,17 @@ fn is_for<F: Frame + ?Sized>(config: &GateConfig, frame: &F) -> bool {
     frame.read::<6>(0) == Some(config.gateway_mac())
 }
 
-/// Design lines 2 to 4: the resolvers, the portal's own services, time, the walled garden.
+/// Design lines 2 to 4: the resolvers, the portal's own services, time, the walled garden. What may be reached at an address may also answer from it.
 #[inline(always)]
-fn permitted<T: Tables>(
+pub(super) fn permitted<T: Tables>(
     tables: &T,
     config: &GateConfig,
     zone: Zone,
-    network: &Network,
+    address: [u64; 2],
     protocol: u8,
     port: u16,
 ) -> Option<Reason> {
-    let key = ServiceKey::new(zone, Address::from_words(network.destination()), protocol, port);
+    let key = ServiceKey::new(zone, Address::from_words(address), protocol, port);
     let service = if config.may_serve(&key) { tables.service(&key) } else { None };
     match service {
         Some(Service::Resolver) if protocol == p::TCP => return Some(Reason::DnsTcp),
@@ -356,13 +356,11 @@ fn permitted<T: Tables>(
     }
     let learned = |key| tables.learned_until(key).is_some_and(|until| tables.now_ns() < until);
     if config.has_names()
-        && (learned(&key)
-            || learned(&ServiceKey::new(zone, Address::from_words(network.destination()), protocol, ANY_PORT)))
+        && (learned(&key) || learned(&ServiceKey::new(zone, Address::from_words(address), protocol, ANY_PORT)))
     {
         return Some(Reason::GardenName);
     }
-    let in_garden =
-        |port| tables.garden(&GardenKey::new(zone, protocol, port, Address::from_words(network.destination())));
+    let in_garden = |port| tables.garden(&GardenKey::new(zone, protocol, port, Address::from_words(address)));
     (in_garden(port) || in_garden(ANY_PORT)).then_some(Reason::Garden)
 }
 

@@ -9,6 +9,7 @@ mod connection;
 mod counters;
 mod index;
 mod known_answer;
+mod question;
 mod recent;
 mod service;
 mod session;
@@ -23,6 +24,7 @@ pub use known_answer::{
     KNOWN_PLACES, KNOWN_REQUEST_MAX, KNOWN_REQUEST_MIN, KNOWN_REQUEST_WORDS, KNOWN_ROWS, KNOWN_SEEDS, KNOWN_STATUSES,
     KnownAnswer, KnownPlace, asked, is_known,
 };
+pub use question::{ANSWERED_WITHIN_NS, Asked, MAX_QUESTIONS, Question};
 pub use recent::{RecentPass, Seal, SealKeys, recent_row, rests_until};
 pub use service::{Address, AddressOwner, GardenKey, OwnedAddress, OwnedWord, Service, ServiceKey, Source};
 pub use session::{ClientKey, Rate, Session};

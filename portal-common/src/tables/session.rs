@@ -44,6 +44,12 @@ impl ClientKey {
         mac & 1 == 0 && mac != 0
     }
 
+    /// Whether it is a group's address (IEEE 802.3-2018 section 3.2.3).
+    #[inline(always)]
+    pub const fn is_group(&self) -> bool {
+        u64::from_le_bytes(self.0) >> 16 & 1 != 0
+    }
+
     /// The key in one word.
     #[inline(always)]
     pub const fn to_word(self) -> u64 {

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use crate::{
     config::{BarTime, BitRate, ByteCount, DEFAULT_SOCKET, IdleTime, OrNone, QuotaPer, SessionLength},
+    control::api::Direction,
     garden::{ports::PortRule, rules::Target},
     net::Mac,
     observe::{
@@ -155,6 +156,7 @@ internet, sent to the gateway.
   portalctl explain --mac 02:00:5e:10:00:01 --proto udp --dst 192.0.2.1 --dport 53
   tcpdump -c 1 -xx -i eth1 | portalctl explain -
   portalctl explain --file frames.pcapng --json
+  portalctl explain --direction out --file to-a-guest.pcapng
 
 With --json each frame's answer is a line: {\"verdict\", \"reason\", \"rule\", \"reply_hex\"}.";
 
@@ -174,6 +176,12 @@ pub(super) struct ExplainArgs {
     /// The zone whose interface it arrives at [default: the first]
     #[arg(long, value_name = "NAME")]
     pub(super) zone: Option<String>,
+    /// Which way the frames go
+    #[arg(long, value_enum, default_value_t, conflicts_with = "mac")]
+    pub(super) direction: Direction,
+    /// The gateway itself sends them; without, they have come in by another interface
+    #[arg(long, conflicts_with = "mac")]
+    pub(super) own: bool,
     #[command(flatten)]
     pub(super) frame: FrameArgs,
 }

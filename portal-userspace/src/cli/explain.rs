@@ -45,8 +45,12 @@ pub(super) async fn run(client: &Client, args: &ExplainArgs, json: bool) -> Resu
     let several = frames.len() > 1;
     let mut number = 0;
     for frames in batches(&frames) {
-        let request =
-            ExplainRequest { frames: frames.iter().map(|f| input::to_hex(f)).collect(), zone: args.zone.clone() };
+        let request = ExplainRequest {
+            frames: frames.iter().map(|f| input::to_hex(f)).collect(),
+            zone: args.zone.clone(),
+            direction: args.direction,
+            own: args.own,
+        };
         let answer = client.explain(&request).await?;
         for (frame, explanation) in frames.iter().zip(&answer.frames) {
             number += 1;

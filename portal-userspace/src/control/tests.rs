@@ -33,7 +33,7 @@ use crate::{
     observe::{
         capture::{CapturedTable, Captures},
         events::EventLine,
-        explain::{ExplainProgram, Explainer, Ran},
+        explain::{Departing, ExplainProgram, Explainer, Ran},
         hub::EventHub,
         pcapng::CapturedFrame,
     },
@@ -120,6 +120,10 @@ impl Zones for Networks {
 struct Resets;
 
 impl ExplainProgram for Resets {
+    fn run_out(&self, _: &[u8], _: Departing) -> anyhow::Result<u32> {
+        Ok((Reason::ToStranger as u32) << 8 | 2)
+    }
+
     fn run(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<Ran> {
         let value =
             if ifindex == 3 { 3 | (Reason::TcpRefused as u32) << 8 } else { 1 | (Reason::Fragment as u32) << 8 };
@@ -328,7 +332,8 @@ async fn the_json_schema_is_stable() {
         "anti_spoofing attached gateway_addresses gateway_interface gateway_mac https interface interface_index listeners name number \
          queues shadow url_v4 url_v6 vlan xdp_mode"
     );
-    let explained = client.explain(&api::ExplainRequest { frames: vec!["00".repeat(14)], zone: None }).await.unwrap();
+    let explained =
+        client.explain(&api::ExplainRequest { frames: vec!["00".repeat(14)], ..Default::default() }).await.unwrap();
     let explained = serde_json::to_value(explained).unwrap();
     assert_eq!(keys(&explained["frames"][0]), "reason reply_hex rule verdict");
     let drops = serde_json::to_value(client.drops(false, None).await.unwrap()).unwrap();
@@ -433,6 +438,7 @@ async fn the_gate_is_asked_about_frames_in_a_zone() {
         let request = api::ExplainRequest {
             frames: frames.iter().map(|f| (*f).to_owned()).collect(),
             zone: zone.map(String::from),
+            ..Default::default()
         };
         let client = &client;
         async move { client.explain(&request).await }

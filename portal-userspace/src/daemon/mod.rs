@@ -144,7 +144,7 @@ fn detach(config: &Config) -> Result<()> {
             tracing::warn!(
                 interface,
                 error = format!("{e:#}"),
-                "the meter stays: it only counts, and holds DNS answers for the walled garden"
+                "the meter stays: what strangers are sent is still dropped; `tc filter del dev INTERFACE egress` takes it off"
             );
         }
     }

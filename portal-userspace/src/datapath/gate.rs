@@ -129,7 +129,9 @@ impl Gate {
         // The maps are taken apart below: by then the loaded programs hold their own references to them.
         xdp_program(&mut ebpf, "gate")?.load().map_err(explain::program_refused)?;
         xdp_program(&mut ebpf, "explain")?.load().map_err(explain::program_refused)?;
-        meter_program(&mut ebpf)?.load().map_err(explain::program_refused)?;
+        for name in ["meter", "explain_out"] {
+            classifier(&mut ebpf, name)?.load().map_err(explain::program_refused)?;
+        }
         let sessions =
             SessionTable::new(&take(&mut ebpf, "INDEX")?, &take(&mut ebpf, "CLIENTS")?, &take(&mut ebpf, "RECENT")?)?;
         let maps = GateMaps {
@@ -183,7 +185,12 @@ impl Gate {
 
     /// The meter, for BPF_PROG_TEST_RUN.
     pub fn meter(&mut self) -> Result<&mut SchedClassifier> {
-        meter_program(&mut self.ebpf)
+        classifier(&mut self.ebpf, "meter")
+    }
+
+    /// The program that only says what the meter would do, for BPF_PROG_TEST_RUN.
+    pub fn explain_out(&mut self) -> Result<&mut SchedClassifier> {
+        classifier(&mut self.ebpf, "explain_out")
     }
 
     /// The gate's program id, as `bpftool prog show id` takes it.
@@ -195,7 +202,7 @@ impl Gate {
     pub fn attach(&mut self, pins: &Pins, ifindex: u32, interface: &str, mode: XdpMode) -> Result<()> {
         let (gate, meter) = (pins.directory().link(ifindex), pins.directory().meter(ifindex));
         let metered_before = meter.exists();
-        meter::attach(meter_program(&mut self.ebpf)?, &meter, interface)?;
+        meter::attach(classifier(&mut self.ebpf, "meter")?, &meter, interface)?;
         let attached = xdp::attach(xdp_program(&mut self.ebpf, "gate")?, &gate, ifindex, interface, mode);
         if attached.is_err() && !metered_before {
             // Nothing is left of an attempt in vain.
@@ -224,9 +231,9 @@ fn xdp_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut Xdp> {
     program.try_into().with_context(|| format!("the program `{name}` is not an XDP program"))
 }
 
-fn meter_program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier> {
-    let program = ebpf.program_mut("meter").context("the object file has no program `meter`")?;
-    program.try_into().context("the program `meter` is not a classifier")
+fn classifier<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut SchedClassifier> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the object file has no program `{name}`"))?;
+    program.try_into().with_context(|| format!("the program `{name}` is not a classifier"))
 }
 
 fn take<M>(ebpf: &mut Ebpf, name: &str) -> Result<M>

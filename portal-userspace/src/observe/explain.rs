@@ -1,7 +1,7 @@
 //! What the gate would do with a frame: the loaded program `explain`, the gate's decision over the live tables without its side effects.
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use portal_common::{Reason, cookie::RESPONSE_MAX, reason::Outcome};
 
 // `enum xdp_action`, Linux `include/uapi/linux/bpf.h`.
@@ -23,27 +23,59 @@ pub struct Ran {
     pub frame: Vec<u8>,
 }
 
-/// The loaded program `explain`.
-pub trait ExplainProgram: Send + Sync {
-    /// Runs it over a frame of at least 14 bytes, as if it had come in by this interface.
-    fn run(&self, frame: &[u8], ifindex: u32) -> Result<Ran>;
+/// A frame on its way to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Departing {
+    /// The index of the interface it leaves by.
+    pub ifindex: u32,
+    /// Whether it has come in by another interface; otherwise the gateway itself sends it.
+    pub forwarded: bool,
 }
 
-impl ExplainProgram for Xdp {
-    fn run(&self, frame: &[u8], ifindex: u32) -> Result<Ran> {
-        let context = context(frame.len(), ifindex);
-        let mut out = vec![0; frame.len() + ROOM];
-        let result = self
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ctx_in: Some(&context),
-                ..TestRunOptions::new()
-            })
-            .context("the kernel refused to run the gate over the frame")?;
-        out.truncate(result.data_size_out as usize);
-        Ok(Ran { value: result.return_value, frame: out })
+/// The loaded programs `explain` and `explain_out`.
+pub trait ExplainProgram: Send + Sync {
+    /// Runs `explain` over a frame of at least 14 bytes, as if it had come in by this interface.
+    fn run(&self, frame: &[u8], ifindex: u32) -> Result<Ran>;
+    /// Runs `explain_out` over a frame of at least 14 bytes. What it says: 0 for passing, 1 for holding, 2 for dropping, and above the lowest eight bits
+    /// a [`Reason`]'s number.
+    fn run_out(&self, frame: &[u8], departing: Departing) -> Result<u32>;
+}
+
+/// As [`ExplainProgram::run`], of this program.
+pub fn run(program: &Xdp, frame: &[u8], ifindex: u32) -> Result<Ran> {
+    let context = context(frame.len(), ifindex);
+    let mut out = vec![0; frame.len() + ROOM];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        })
+        .context("the kernel refused to run the gate over the frame")?;
+    out.truncate(result.data_size_out as usize);
+    Ok(Ran { value: result.return_value, frame: out })
+}
+
+/// As [`ExplainProgram::run_out`], of this program.
+pub fn run_out(program: &SchedClassifier, frame: &[u8], departing: Departing) -> Result<u32> {
+    let context = departing_context(departing);
+    let options = TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+    let result = program.test_run(options).context("the kernel refused to run the meter over the frame")?;
+    Ok(result.return_value)
+}
+
+/// A `struct __sk_buff` (Linux `include/uapi/linux/bpf.h`) for a test run: by which interface the frame leaves, and by which it has come in.
+fn departing_context(Departing { ifindex, forwarded }: Departing) -> [u8; 192] {
+    const INGRESS_IFINDEX_AT: usize = 36;
+    const IFINDEX_AT: usize = 40;
+    let mut context = [0; 192];
+    context[IFINDEX_AT..IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
+    if forwarded {
+        // Any will do.
+        context[INGRESS_IFINDEX_AT..INGRESS_IFINDEX_AT + 4].copy_from_slice(&ifindex.to_ne_bytes());
     }
+    context
 }
 
 /// A `struct xdp_md` (Linux `include/uapi/linux/bpf.h`) for a test run: where the frame begins and ends, and which interface's first
@@ -86,9 +118,7 @@ impl Explainer {
     /// What would be done with a frame that comes in by this interface.
     pub fn explain(&self, frame: &[u8], ifindex: u32) -> Result<Explained> {
         let Ran { value, frame: left } = self.program.run(frame, ifindex)?;
-        let reason = Reason::try_from(value >> 8).map_err(|unknown| {
-            anyhow!("the loaded gate gave the reason {}, which this portald does not know: restart it", unknown.0)
-        })?;
+        let reason = reason(value)?;
         let verdict = match value & 0xff {
             XDP_PASS => Outcome::Passed,
             XDP_TX => Outcome::Answered,
@@ -103,6 +133,29 @@ impl Explainer {
         };
         Ok(Explained { verdict, reason, reply })
     }
+
+    /// What would be done with a frame that goes to a guest.
+    pub fn explain_out(&self, frame: &[u8], departing: Departing) -> Result<Explained> {
+        const PASSES: u32 = 0;
+        const IS_HELD: u32 = 1;
+        const DROPPED: u32 = 2;
+        let value = self.program.run_out(frame, departing)?;
+        let verdict = match value & 0xff {
+            PASSES => Outcome::Passed,
+            // The daemon gets it, learns from it and sends it on.
+            IS_HELD => Outcome::Redirected,
+            DROPPED => Outcome::Dropped,
+            other => bail!("the loaded meter gave the action {other}, which there is not: restart portald"),
+        };
+        Ok(Explained { verdict, reason: reason(value)?, reply: None })
+    }
+}
+
+/// The reason in what a program says.
+fn reason(value: u32) -> Result<Reason> {
+    Reason::try_from(value >> 8).map_err(|unknown| {
+        anyhow!("the loaded gate gave the reason {}, which this portald does not know: restart it", unknown.0)
+    })
 }
 
 #[cfg(test)]
@@ -114,6 +167,10 @@ mod tests {
     impl ExplainProgram for Says {
         fn run(&self, frame: &[u8], _: u32) -> Result<Ran> {
             Ok(Ran { value: self.0, frame: frame.iter().rev().copied().collect() })
+        }
+
+        fn run_out(&self, _: &[u8], _: Departing) -> Result<u32> {
+            Ok(self.0)
         }
     }
 
@@ -137,6 +194,20 @@ mod tests {
         }
         for unknown in [say(9, Reason::Dns), XDP_DROP] {
             assert!(explain(unknown).unwrap_err().to_string().contains("restart"));
+        }
+    }
+
+    #[test]
+    fn a_classifiers_word_becomes_a_verdict_with_its_reason() {
+        let table = [
+            (0, Reason::PortalService, Outcome::Passed),
+            (1, Reason::Dns, Outcome::Redirected),
+            (2, Reason::ToStranger, Outcome::Dropped),
+        ];
+        for (action, reason, verdict) in table {
+            let explainer = Explainer::new(Says(action | (reason as u32) << 8), Box::new(|_, _| None));
+            let explained = explainer.explain_out(b"abc", Departing { ifindex: 7, forwarded: true }).unwrap();
+            assert_eq!(explained, Explained { verdict, reason, reply: None }, "{action}");
         }
     }
 

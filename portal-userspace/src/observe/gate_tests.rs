@@ -14,7 +14,7 @@ use super::{
     build::{AnyMac, FrameSpec, Protocol, Surroundings},
     capture::Captures,
     events::EventLine,
-    explain::{ExplainProgram, Explained, Explainer, Ran},
+    explain::{self, Departing, ExplainProgram, Explained, Explainer, Ran},
     hub::{EventHub, Watcher},
     kernel,
 };
@@ -44,7 +44,11 @@ struct Program(Arc<Mutex<Gate>>);
 
 impl ExplainProgram for Program {
     fn run(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<Ran> {
-        self.0.lock().unwrap().explain()?.run(frame, ifindex)
+        explain::run(self.0.lock().unwrap().explain()?, frame, ifindex)
+    }
+
+    fn run_out(&self, frame: &[u8], departing: Departing) -> anyhow::Result<u32> {
+        explain::run_out(self.0.lock().unwrap().explain_out()?, frame, departing)
     }
 }
 
@@ -86,7 +90,7 @@ fn bench() -> (Bench, Rest) {
 impl Bench {
     /// Really, as if it came by the interface.
     fn send(&self, frame: &[u8]) -> Ran {
-        self.gate.lock().unwrap().program().unwrap().run(frame, LO).unwrap()
+        explain::run(self.gate.lock().unwrap().program().unwrap(), frame, LO).unwrap()
     }
 
     fn counted(&self) -> u64 {

@@ -12,7 +12,7 @@ use portal_common::{
 };
 use portal_userspace::{
     datapath::{gate::Gate, zones::ZonePolicy},
-    observe::explain::ExplainProgram as _,
+    observe::explain,
     session::{
         Clocks, SessionStore,
         image::{Image, SavedSession, UnixMs},
@@ -93,13 +93,13 @@ pub fn run(effort: &Effort) -> Result<Findings> {
 }
 
 /// Why the gate does what it does with a client's frame.
-fn seen(explain: &Xdp, client: ClientKey) -> Result<Reason> {
+fn seen(program: &Xdp, client: ClientKey) -> Result<Reason> {
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(client.mac(), GATEWAY_MAC)
         .ipv4([192, 0, 2, 10], [198, 51, 100, 80], 64)
         .udp(5000, 9)
         .write(&mut frame, &[0; 18])?;
-    let ran = explain.run(&frame, LOOPBACK)?;
+    let ran = explain::run(program, &frame, LOOPBACK)?;
     Reason::try_from(ran.value >> 8).map_err(|_| anyhow!("no reason: {:#x}", ran.value))
 }
 

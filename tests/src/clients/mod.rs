@@ -8,5 +8,6 @@ pub mod iodine;
 pub mod iperf;
 pub mod load;
 pub mod network_manager;
+pub mod stream;
 pub mod webdriver;
 pub mod wrk;

@@ -159,8 +159,32 @@ pub enum Payload {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// A DNS message with one question, over UDP.
+    Dns(Dns),
+    /// An ICMP or ICMPv6 error of this type about this packet.
+    Error {
+        /// The type.
+        kind: u8,
+        /// The packet.
+        quoted: Box<Network>,
+    },
     /// Sixteen zeros of this IP protocol number.
     Other(u8),
+}
+
+/// A DNS message with one question, of type A.
+#[derive(Clone, Copy, Debug)]
+pub struct Dns {
+    /// The UDP source port.
+    pub source_port: u16,
+    /// The UDP destination port.
+    pub destination_port: u16,
+    /// Its id.
+    pub id: u16,
+    /// The name that is asked for.
+    pub name: &'static str,
+    /// Whether it is an answer.
+    pub answer: bool,
 }
 
 /// A TCP segment.
@@ -342,8 +366,42 @@ impl Payload {
             }
             Self::RouterAlert(kind) => (0, vec![58, 0, 5, 2, 0, 0, 1, 0, *kind, 0, 0, 0, 0, 0, 0, 0]),
             Self::Bytes { protocol, bytes, .. } => (*protocol, bytes.clone()),
+            Self::Dns(dns) => (17, dns.to_bytes()),
+            Self::Error { kind, quoted } => {
+                let (protocol, quoted) = match &**quoted {
+                    Network::V4(packet) => (1, packet.to_bytes(cookies)),
+                    Network::V6(packet) => (58, packet.to_bytes(cookies)),
+                    Network::Arp(_) | Network::Other { .. } => unreachable!("errors are about IP packets"),
+                };
+                (protocol, [&[*kind, 0, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
+            }
             Self::Other(protocol) => (*protocol, vec![0; 16]),
         }
+    }
+}
+
+impl Dns {
+    fn to_bytes(self) -> Vec<u8> {
+        let Self { source_port, destination_port, id, name, answer } = self;
+        let mut message = [id, if answer { 0x8180 } else { 0x0100 }, 1, u16::from(answer), 0, u16::from(!answer)]
+            .map(u16::to_be_bytes)
+            .concat();
+        for label in name.split('.') {
+            message.push(label.len() as u8);
+            message.extend(label.bytes());
+        }
+        message.extend([0, 0, 1, 0, 1]);
+        if answer {
+            // An address, for a minute.
+            message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 77]);
+        } else {
+            // RFC 6891: a client that takes 1,232 bytes.
+            message.extend([0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0]);
+        }
+        let mut bytes = [source_port, destination_port, 8 + message.len() as u16].map(u16::to_be_bytes).concat();
+        bytes.extend([0xab, 0xcd]);
+        bytes.extend(message);
+        bytes
     }
 }
 
@@ -478,6 +536,17 @@ impl Payload {
             }
             Self::RouterAlert(kind) => (format!("ICMPv6 type {kind}"), String::new(), ", behind a router alert".into()),
             Self::Bytes { what, .. } => (what.clone(), String::new(), String::new()),
+            Self::Dns(dns) => {
+                let kind = if dns.answer { "DNS answer" } else { "DNS query" };
+                (
+                    "UDP".into(),
+                    format!(":{}", dns.destination_port),
+                    format!(", from port {}, {kind} {:#06x} for {}", dns.source_port, dns.id, dns.name),
+                )
+            }
+            Self::Error { kind, quoted } => {
+                (format!("ICMP error of type {kind}"), String::new(), format!(", about {}", quoted.describe()))
+            }
             Self::Other(protocol) => (format!("protocol {protocol}"), String::new(), String::new()),
         }
     }

@@ -7,12 +7,12 @@ use portal_common::{
 };
 
 use super::{
-    frames::{Ack, Arp, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
+    frames::{Ack, Arp, Dns, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
     setting::{
-        ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, ELSEWHERES_V4, ELSEWHERES_V6, EXPIRED, FAST, FAST_V6,
+        ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, ELSEWHERES_V4, ELSEWHERES_V6, EXPIRED, FAST, FAST_V4, FAST_V6,
         FORGOTTEN_V4, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE,
         LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NOTED_PORT, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4,
-        RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, STRANGER, who,
+        RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, SPENT_V4, SPENT_V6, STRANGER, who,
     },
 };
 
@@ -64,8 +64,12 @@ pub struct OutboundRow {
     pub sentence: &'static str,
     /// The frame.
     pub frame: Frame,
+    /// What the guest has sent a moment before.
+    pub asked: Option<Frame>,
     /// Whether the daemon has learned from it, and sends it on.
     pub relayed: bool,
+    /// Whether it has come in by another interface.
+    pub forwarded: bool,
     /// What is decided: in shadow mode a drop is not done.
     pub decision: Outbound,
 }
@@ -204,7 +208,7 @@ fn dhcpv6(mac: [u8; 6]) -> Payload {
 }
 
 /// Neighbour discovery of this type about an address, with the link-layer address option of this type.
-fn discovery(kind: u8, target: [u8; 16], option: u8, mac: [u8; 6]) -> Frame {
+fn claim(kind: u8, target: [u8; 16], option: u8, mac: [u8; 6]) -> Frame {
     let bytes = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option, 1], &mac].concat();
     let what = format!("ICMPv6 type {kind} that says {}", who(mac));
     with_v6(packet_v6(ALL_NODES_V6, Payload::Bytes { protocol: 58, what, bytes }), |p| p.hop_limit = 255)
@@ -613,24 +617,20 @@ fn icmp() -> Vec<Row> {
     };
     vec![
         pass("a neighbour solicitation", solicitation(135), R::NeighborDiscovery),
-        pass("one with its own address", discovery(135, GATEWAY_V6, 1, STRANGER), R::NeighborDiscovery),
-        drop("one with another's address", discovery(135, GATEWAY_V6, 1, OWNER), R::NeighborIdentity),
-        drop(
-            "a neighbour advertisement with another's address",
-            discovery(136, CLIENT_V6, 2, OWNER),
-            R::NeighborIdentity,
-        ),
-        drop("the same from a guest with a session", by_guest(discovery(136, GUEST_V6, 2, OWNER)), R::NeighborIdentity),
+        pass("one with its own address", claim(135, GATEWAY_V6, 1, STRANGER), R::NeighborDiscovery),
+        drop("one with another's address", claim(135, GATEWAY_V6, 1, OWNER), R::NeighborIdentity),
+        drop("a neighbour advertisement with another's address", claim(136, CLIENT_V6, 2, OWNER), R::NeighborIdentity),
+        drop("the same from a guest with a session", by_guest(claim(136, GUEST_V6, 2, OWNER)), R::NeighborIdentity),
         drop(
             "neighbour discovery of a guest with a session, behind options",
-            with_v6(by_guest(discovery(136, GUEST_V6, 2, GUEST)), |p| {
+            with_v6(by_guest(claim(136, GUEST_V6, 2, GUEST)), |p| {
                 p.extensions = vec![Extension { protocol: 60, units: 0 }];
             }),
             R::HiddenDiscovery,
         ),
         drop(
             "the same in fragments",
-            with_v6(by_guest(discovery(136, GUEST_V6, 2, GUEST)), |p| {
+            with_v6(by_guest(claim(136, GUEST_V6, 2, GUEST)), |p| {
                 p.extensions = vec![Extension { protocol: 44, units: 0 }];
             }),
             R::HiddenDiscovery,
@@ -1145,45 +1145,351 @@ fn jumbo() -> Vec<Row> {
 
 /// Every row about frames that go to guests.
 pub fn outbound_rows() -> Vec<OutboundRow> {
-    use Outbound::{Drop, Hold, Metered, Pass};
-    let to = |client, frame| Frame { source: GATEWAY_MAC, destination: client, ..frame };
-    let down_v4 = |payload| with_v4(packet_v4(CLIENT_V4, payload), |p| p.source = SITE_V4);
-    let down_v6 = |payload| with_v6(packet_v6(CLIENT_V6, payload), |p| p.source = SITE_V6);
-    let row = |sentence, frame, decision| OutboundRow { sentence, frame, relayed: false, decision };
-    let relayed = |sentence, frame, decision| OutboundRow { sentence, frame, relayed: true, decision };
-    let dns = || udp(53, 40_000, 120);
+    [to_members(), to_strangers(), dns_answers(), icmp_to_strangers(), to_groups(), of_no_zone()].concat()
+}
+
+/// Forwarded, and answering nothing.
+fn row(sentence: &'static str, frame: Frame, decision: Outbound) -> OutboundRow {
+    OutboundRow { sentence, frame, asked: None, relayed: false, forwarded: true, decision }
+}
+
+/// The same of the gateway's own.
+fn own(sentence: &'static str, frame: Frame, decision: Outbound) -> OutboundRow {
+    OutboundRow { forwarded: false, ..row(sentence, frame, decision) }
+}
+
+fn to(client: [u8; 6], frame: Frame) -> Frame {
+    Frame { source: GATEWAY_MAC, destination: client, ..frame }
+}
+
+/// From this server, to a stranger's address.
+fn down_v4(source: [u8; 4], payload: Payload) -> Frame {
+    to(STRANGER, with_v4(packet_v4(CLIENT_V4, payload), |p| p.source = source))
+}
+
+fn down_v6(source: [u8; 16], payload: Payload) -> Frame {
+    to(STRANGER, with_v6(packet_v6(CLIENT_V6, payload), |p| p.source = source))
+}
+
+/// From somewhere on the internet, to this client at this address.
+fn guests_v4(client: [u8; 6], address: [u8; 4]) -> Frame {
+    to(client, with_v4(packet_v4(address, any_udp()), |p| p.source = SITE_V4))
+}
+
+fn guests_v6(client: [u8; 6], address: [u8; 16]) -> Frame {
+    to(client, with_v6(packet_v6(address, any_udp()), |p| p.source = SITE_V6))
+}
+
+fn to_members() -> Vec<OutboundRow> {
+    use Outbound::{Drop, Metered};
     vec![
-        row("to a guest with a session", to(GUEST, down_v4(any_udp())), Metered),
-        row("to it over IPv6", to(GUEST, down_v6(any_udp())), Metered),
-        row("anything else to it", to(GUEST, other(0x1234)), Metered),
-        row("to a stranger", to(STRANGER, down_v4(any_udp())), Pass),
-        row("to a guest whose session expired", to(EXPIRED, down_v6(any_udp())), Pass),
-        row("to a guest that was silent for too long", to(IDLE, down_v4(any_udp())), Pass),
-        row("to everybody", to(BROADCAST, down_v4(any_udp())), Pass),
-        row("to a guest beyond its rate", to(FAST, down_v4(any_udp())), Drop(Reason::RateDown)),
-        row("the same over IPv6", to(FAST, down_v6(any_udp())), Drop(Reason::RateDown)),
+        row("to a guest with a session", guests_v4(OWNER, OWNED_V4), Metered),
+        row("to it over IPv6", guests_v6(OWNER, OWNED_V6), Metered),
+        row("anything else to it", to(OWNER, other(0x1234)), Metered),
+        row("to its station, for an address that is not its own", guests_v4(OWNER, CLIENT_V4), Drop(Reason::ToAnother)),
+        row("the same over IPv6", guests_v6(OWNER, CLIENT_V6), Drop(Reason::ToAnother)),
         row(
-            "to a guest beyond its rate in shadow mode",
-            vlan(20, to(FAST, down_v4(any_udp()))),
-            Drop(Reason::RateDown),
+            "to another's station, for an address that is a guest's",
+            guests_v4(FAST, OWNED_V4),
+            Drop(Reason::ToAnother),
         ),
-        row("to a guest that has used up its quota", to(SPENT, down_v4(any_udp())), Drop(Reason::QuotaSpent)),
-        row("the same over IPv6", to(SPENT, down_v6(any_udp())), Drop(Reason::QuotaSpent)),
+        row("the same over IPv6", guests_v6(FAST, OWNED_V6), Drop(Reason::ToAnother)),
+        row("where addresses are not looked at", vlan(30, guests_v4(FREE, CLIENT_V4)), Metered),
+        row("the same over IPv6", vlan(30, guests_v6(FREE, CLIENT_V6)), Metered),
         row(
-            "a DNS answer to a stranger where the walled garden has names",
-            vlan(10, to(STRANGER, down_v4(dns()))),
-            Hold,
+            "to a guest that has as many addresses as there can be, for one more that nobody has",
+            vlan(10, guests_v4(SETTLED, CLIENT_V4)),
+            Metered,
         ),
-        row("the same over IPv6", vlan(10, to(STRANGER, down_v6(dns()))), Hold),
-        relayed("the same when the daemon has learned from it", vlan(10, to(STRANGER, down_v4(dns()))), Pass),
+        own(
+            "the login page's answer to a guest that has logged in, and shown no address since",
+            to(GUEST, down_v4(GATEWAY_V4, Payload::Tcp(Tcp { source_port: 8080, ..tcp(40_000, ACK) }))),
+            Metered,
+        ),
+        own("a solicitation for an address that a guest has not shown", to(OWNER, discovery(135)), Metered),
+        row("to a guest beyond its rate", guests_v4(FAST, FAST_V4), Drop(Reason::RateDown)),
+        row("the same over IPv6", guests_v6(FAST, FAST_V6), Drop(Reason::RateDown)),
+        row("to a guest beyond its rate in shadow mode", vlan(20, guests_v4(FAST, FAST_V4)), Drop(Reason::RateDown)),
+        row("to a guest that has used up its quota", guests_v4(SPENT, SPENT_V4), Drop(Reason::QuotaSpent)),
+        row("the same over IPv6", guests_v6(SPENT, SPENT_V6), Drop(Reason::QuotaSpent)),
         row(
-            "a DNS answer over TCP",
-            vlan(10, to(STRANGER, down_v4(Payload::Tcp(Tcp { source_port: 53, ..tcp(40_000, ACK) })))),
-            Pass,
+            "forwarded to a guest, from the gateway's address",
+            with_v6(guests_v6(OWNER, OWNED_V6), |p| p.source = GATEWAY_V6),
+            Drop(Reason::GatewayForged),
         ),
-        row("a DNS answer to a guest with a session", vlan(10, to(GUEST, down_v4(dns()))), Metered),
-        row("a DNS answer where the walled garden has no names", to(STRANGER, down_v6(dns())), Pass),
-        row("in a VLAN that is no zone", vlan(99, to(GUEST, down_v4(any_udp()))), Pass),
-        row("in a zone that nobody has configured", vlan(70, to(STRANGER, down_v4(any_udp()))), Pass),
+    ]
+}
+
+/// From the gateway's link-local address, of the last hop limit there is.
+fn discovery(kind: u8) -> Frame {
+    with_v6(down_v6(LINK_LOCAL_V6, Payload::Icmpv6(kind)), |p| p.hop_limit = 255)
+}
+
+fn to_strangers() -> Vec<OutboundRow> {
+    use Outbound::{Drop, Pass};
+    const NOTHING: Outbound = Drop(Reason::ToStranger);
+    let from_port = |port| Payload::Tcp(Tcp { source_port: port, ..tcp(40_000, ACK) });
+    vec![
+        row("UDP to a stranger", down_v4(SITE_V4, any_udp()), NOTHING),
+        row("UDP to a stranger over IPv6", down_v6(SITE_V6, any_udp()), NOTHING),
+        row("TCP to a stranger", down_v4(SITE_V4, from_port(443)), NOTHING),
+        row("TCP to a stranger over IPv6", down_v6(SITE_V6, from_port(80)), NOTHING),
+        row("another protocol", down_v4(SITE_V4, Payload::Other(47)), NOTHING),
+        row("the same over IPv6", down_v6(SITE_V6, Payload::Other(47)), NOTHING),
+        row("UDP to a stranger in shadow mode", vlan(20, down_v4(SITE_V4, any_udp())), NOTHING),
+        row("UDP behind an extension header", extended_down(60), NOTHING),
+        row("a fragment over IPv6", extended_down(44), NOTHING),
+        own("a fragment", with_v4(down_v4(GATEWAY_V4, udp(53, 40_000, 64)), |p| p.flags_and_offset = 0x2000), NOTHING),
+        row("to a guest whose session expired", to(EXPIRED, down_v6(SITE_V6, any_udp())), NOTHING),
+        row("to a guest that was silent for too long", to(IDLE, down_v4(SITE_V4, any_udp())), NOTHING),
+        row("to a station that nobody has seen", to(ELSEWHERE, down_v4(SITE_V4, any_udp())), NOTHING),
+        own("anything of the gateway's", down_v4(GATEWAY_V4, any_udp()), NOTHING),
+        own("another EtherType", to(STRANGER, other(0x1234)), NOTHING),
+        own("ARP", to(STRANGER, arp(2, GATEWAY_V4)), Pass(Reason::Arp)),
+        own("EAPOL", to(STRANGER, other(0x888e)), Pass(Reason::Eapol)),
+        own("a router advertisement", discovery(134), Pass(Reason::NeighborDiscovery)),
+        own("a neighbour solicitation", discovery(135), Pass(Reason::NeighborDiscovery)),
+        own("a neighbour advertisement", discovery(136), Pass(Reason::NeighborDiscovery)),
+        own("a redirect", discovery(137), Pass(Reason::NeighborDiscovery)),
+        row("a neighbour advertisement that crossed a router", with_v6(discovery(136), |p| p.hop_limit = 254), NOTHING),
+        own("a DHCP server's message", down_v4(GATEWAY_V4, udp(67, 68, 240)), Pass(Reason::Dhcp)),
+        own("the same over IPv6", down_v6(LINK_LOCAL_V6, udp(547, 546, 60)), Pass(Reason::Dhcp)),
+        row("UDP with a DHCP server's ports from elsewhere", down_v4(SITE_V4, udp(67, 68, 240)), NOTHING),
+        row("the same over IPv6", down_v6(SITE_V6, udp(547, 546, 60)), NOTHING),
+        own("the login page", down_v4(GATEWAY_V4, from_port(8080)), Pass(Reason::PortalService)),
+        own("the login page over IPv6", down_v6(GATEWAY_V6, from_port(8080)), Pass(Reason::PortalService)),
+        row("the same, but forwarded", down_v6(GATEWAY_V6, from_port(8080)), Drop(Reason::GatewayForged)),
+        own("another port of the gateway's", down_v4(GATEWAY_V4, from_port(22)), NOTHING),
+        own("the login page over budget", vlan(60, down_v6(GATEWAY_V6, from_port(8080))), Drop(Reason::BudgetServices)),
+        row("the walled garden", vlan(10, down_v4(GARDEN_V4, from_port(8443))), Pass(Reason::Garden)),
+        row("the walled garden over IPv6", vlan(10, down_v6(GARDEN_V6, udp(9, 40_000, 60))), Pass(Reason::Garden)),
+        row("another port of it", vlan(10, down_v4(GARDEN_V4, from_port(443))), NOTHING),
+        row("the walled garden, by name", vlan(10, down_v4(NAMED_V4, from_port(443))), Pass(Reason::GardenName)),
+        row("the same over IPv6", vlan(10, down_v6(NAMED_V6, from_port(443))), Pass(Reason::GardenName)),
+        row("by a name whose time is over", vlan(10, down_v4(FORGOTTEN_V4, from_port(443))), NOTHING),
+        row("time that nobody asked for", vlan(10, down_v4(NTP_V4, udp(123, 123, 48))), Drop(Reason::DnsUnasked)),
+        OutboundRow {
+            asked: Some(vlan(10, packet_v4(NTP_V4, udp(123, 123, 48)))),
+            ..row("the time that was asked for", vlan(10, down_v4(NTP_V4, udp(123, 123, 48))), Pass(Reason::Ntp))
+        },
+    ]
+}
+
+fn extended_down(protocol: u8) -> Frame {
+    with_v6(down_v6(GATEWAY_V6, udp(53, 40_000, 64)), |p| {
+        p.source = SITE_V6;
+        p.extensions = vec![Extension { protocol, units: 0 }];
+    })
+}
+
+const QUERY: Dns =
+    Dns { source_port: 40_000, destination_port: 53, id: 0x1234, name: "www.Example.org", answer: false };
+const ANSWER: Dns = Dns { source_port: 53, destination_port: 40_000, answer: true, ..QUERY };
+
+fn dns_answers() -> Vec<OutboundRow> {
+    use Outbound::{Drop, Hold, Pass};
+    let asked_v4 = |dns| Some(packet_v4(RESOLVER_V4, Payload::Dns(dns)));
+    let asked_v6 = |dns| Some(packet_v6(RESOLVER_V6, Payload::Dns(dns)));
+    let unasked = Drop(Reason::DnsUnasked);
+    let v4 = |sentence, dns, decision| OutboundRow {
+        asked: asked_v4(QUERY),
+        ..row(sentence, down_v4(RESOLVER_V4, Payload::Dns(dns)), decision)
+    };
+    let v6 = |sentence, dns, decision| OutboundRow {
+        asked: asked_v6(QUERY),
+        ..row(sentence, down_v6(RESOLVER_V6, Payload::Dns(dns)), decision)
+    };
+    let tagged = |mut row: OutboundRow| {
+        row.frame = vlan(10, row.frame);
+        row.asked = row.asked.map(|frame| vlan(10, frame));
+        row
+    };
+    let other_case = Dns { name: "WWW.example.ORG", ..ANSWER };
+    let tcp_53 = || Payload::Tcp(Tcp { source_port: 53, ..tcp(40_000, ACK) });
+    vec![
+        row("a DNS answer that nobody asked for", down_v4(RESOLVER_V4, Payload::Dns(Dns { id: 1, ..ANSWER })), unasked),
+        row("the same over IPv6", down_v6(RESOLVER_V6, Payload::Dns(Dns { id: 1, ..ANSWER })), unasked),
+        v4("a DNS answer to what was asked", ANSWER, Pass(Reason::Dns)),
+        v6("the same over IPv6", ANSWER, Pass(Reason::Dns)),
+        v4("the same once more, with letters of another case", other_case, Pass(Reason::Dns)),
+        v4("with another id", Dns { id: 0x1235, ..ANSWER }, unasked),
+        v6("with another id over IPv6", Dns { id: 0x1235, ..ANSWER }, unasked),
+        v4("to another port", Dns { destination_port: 40_001, ..ANSWER }, unasked),
+        v6("to another port over IPv6", Dns { destination_port: 40_001, ..ANSWER }, unasked),
+        v4("for another name", Dns { name: "www.example.net", ..ANSWER }, unasked),
+        v6("for another name over IPv6", Dns { name: "www.example.net", ..ANSWER }, unasked),
+        v4("a question in place of an answer", Dns { answer: false, ..ANSWER }, unasked),
+        OutboundRow {
+            asked: asked_v4(QUERY),
+            ..own("by another resolver", down_v4(GATEWAY_V4, Payload::Dns(ANSWER)), unasked)
+        },
+        OutboundRow {
+            asked: asked_v6(QUERY),
+            ..row("to another station", to(ELSEWHERE, down_v6(RESOLVER_V6, Payload::Dns(ANSWER))), unasked)
+        },
+        OutboundRow {
+            asked: Some(packet_v6(GATEWAY_V6, Payload::Dns(QUERY))),
+            ..row("forwarded, from the gateway", down_v6(GATEWAY_V6, Payload::Dns(ANSWER)), Drop(Reason::GatewayForged))
+        },
+        OutboundRow {
+            asked: Some(packet_v6(GATEWAY_V6, Payload::Dns(QUERY))),
+            ..own("the gateway's own", down_v6(GATEWAY_V6, Payload::Dns(ANSWER)), Pass(Reason::Dns))
+        },
+        row("from port 53 of who is no resolver", down_v4(SITE_V4, Payload::Dns(ANSWER)), Drop(Reason::ToStranger)),
+        tagged(v4("asked for where the walled garden has names", ANSWER, Hold)),
+        tagged(v6("the same over IPv6", ANSWER, Hold)),
+        tagged(OutboundRow {
+            relayed: true,
+            ..own(
+                "the same when the daemon has learned from it",
+                down_v4(RESOLVER_V4, Payload::Dns(ANSWER)),
+                Pass(Reason::Dns),
+            )
+        }),
+        tagged(row("over TCP", down_v4(RESOLVER_V4, tcp_53()), Pass(Reason::DnsTcp))),
+        tagged(row("over TCP and IPv6", down_v6(RESOLVER_V6, tcp_53()), Pass(Reason::DnsTcp))),
+    ]
+}
+
+fn icmp_to_strangers() -> Vec<OutboundRow> {
+    use Outbound::{Drop, Pass};
+    let v4 = |kind, quoted: Frame| down_v4(SITE_V4, Payload::Error { kind, quoted: Box::new(quoted.network) });
+    let v6 = |kind, quoted: Frame| down_v6(SITE_V6, Payload::Error { kind, quoted: Box::new(quoted.network) });
+    let unrelated = Drop(Reason::IcmpUnrelated);
+    let query = Dns { id: 0x4321, ..QUERY };
+    let asked_v4 = || packet_v4(RESOLVER_V4, Payload::Dns(query));
+    let asked_v6 = || packet_v6(RESOLVER_V6, Payload::Dns(query));
+    let to_page = |flags| segment_to(8080, flags);
+    vec![
+        row("an error about what a stranger may not send", v4(3, packet_v4(SITE_V4, any_udp())), unrelated),
+        row("the same over IPv6", v6(1, packet_v6(SITE_V6, any_udp())), unrelated),
+        row(
+            "an error about the walled garden",
+            vlan(10, v4(3, packet_v4(GARDEN_V4, segment_to(8443, ACK)))),
+            Pass(Reason::IcmpRelated),
+        ),
+        row(
+            "packet too big, over IPv6",
+            vlan(10, v6(2, packet_v6(GARDEN_V6, segment_to(8443, ACK)))),
+            Pass(Reason::IcmpRelated),
+        ),
+        row("time exceeded", vlan(10, v4(11, packet_v4(GARDEN_V4, segment_to(8443, ACK)))), Pass(Reason::IcmpRelated)),
+        row(
+            "about what another has sent",
+            vlan(10, v4(3, with_v4(packet_v4(GARDEN_V4, segment_to(8443, ACK)), |p| p.source = GUEST_V4))),
+            unrelated,
+        ),
+        row(
+            "about what another has sent over IPv6",
+            vlan(10, v6(3, with_v6(packet_v6(GARDEN_V6, segment_to(8443, ACK)), |p| p.source = GUEST_V6))),
+            unrelated,
+        ),
+        row(
+            "about a fragment",
+            vlan(10, v4(3, with_v4(packet_v4(GARDEN_V4, segment_to(8443, ACK)), |p| p.flags_and_offset = 9))),
+            unrelated,
+        ),
+        row("about a question that nobody has asked", v4(3, asked_v4()), unrelated),
+        row("the same over IPv6", v6(1, asked_v6()), unrelated),
+        OutboundRow {
+            asked: Some(asked_v4()),
+            ..row("about one that was", v4(3, asked_v4()), Pass(Reason::IcmpRelated))
+        },
+        OutboundRow {
+            asked: Some(asked_v6()),
+            ..row("the same over IPv6", v6(1, asked_v6()), Pass(Reason::IcmpRelated))
+        },
+        own(
+            "the gateway's own, about its page",
+            with_v4(v4(3, packet_v4(GATEWAY_V4, to_page(ACK))), |p| p.source = GATEWAY_V4),
+            Pass(Reason::IcmpRelated),
+        ),
+        own(
+            "the same over IPv6",
+            with_v6(v6(2, packet_v6(GATEWAY_V6, to_page(ACK))), |p| p.source = GATEWAY_V6),
+            Pass(Reason::IcmpRelated),
+        ),
+        own("an echo reply of the gateway's", down_v4(GATEWAY_V4, Payload::Icmp(0)), Pass(Reason::GatewayEcho)),
+        own(
+            "an echo request of the gateway's, as of a DHCP server",
+            down_v4(GATEWAY_V4, Payload::Icmp(8)),
+            Pass(Reason::GatewayEcho),
+        ),
+        own("an echo reply over IPv6", down_v6(GATEWAY_V6, Payload::Icmpv6(129)), Pass(Reason::GatewayEcho)),
+        own("an echo request over IPv6", down_v6(GATEWAY_V6, Payload::Icmpv6(128)), Pass(Reason::GatewayEcho)),
+        row("an echo request from elsewhere", down_v4(SITE_V4, Payload::Icmp(8)), Drop(Reason::ToStranger)),
+        row(
+            "an echo request from elsewhere over IPv6",
+            down_v6(SITE_V6, Payload::Icmpv6(128)),
+            Drop(Reason::ToStranger),
+        ),
+        row(
+            "one from the gateway's address, but forwarded",
+            down_v6(GATEWAY_V6, Payload::Icmpv6(128)),
+            Drop(Reason::GatewayForged),
+        ),
+    ]
+}
+
+fn to_groups() -> Vec<OutboundRow> {
+    use Outbound::{Drop, Pass};
+    const NOTHING: Outbound = Drop(Reason::ToGroup);
+    const MDNS_V4: [u8; 4] = [224, 0, 0, 251];
+    const STREAM_V4: [u8; 4] = [239, 1, 2, 3];
+    const STREAM_V6: [u8; 16] = [0xff, 0x0e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3];
+    let all = |frame| to(BROADCAST, frame);
+    let group_v4 = |group, source, payload| all(with_v4(packet_v4(group, payload), |p| p.source = source));
+    let group_v6 = |group, source, payload| all(with_v6(packet_v6(group, payload), |p| p.source = source));
+    vec![
+        row("to everybody, but for one address", all(guests_v4(OWNER, OWNED_V4)), NOTHING),
+        row("the same over IPv6", all(guests_v6(OWNER, OWNED_V6)), NOTHING),
+        row("a stream to a group", group_v4(STREAM_V4, SITE_V4, any_udp()), NOTHING),
+        row("the same over IPv6", group_v6(STREAM_V6, SITE_V6, any_udp()), NOTHING),
+        row("forwarded to a group within the link", group_v4(MDNS_V4, SITE_V4, udp(5353, 5353, 60)), NOTHING),
+        row("the same over IPv6", group_v6(ALL_NODES_V6, SITE_V6, udp(5353, 5353, 60)), NOTHING),
+        own("the gateway's multicast DNS", group_v4(MDNS_V4, GATEWAY_V4, udp(5353, 5353, 60)), Pass(Reason::LinkGroup)),
+        own("the same over IPv6", group_v6(ALL_NODES_V6, LINK_LOCAL_V6, udp(5353, 5353, 60)), Pass(Reason::LinkGroup)),
+        own("the gateway's UDP to everybody", group_v4([255; 4], GATEWAY_V4, any_udp()), NOTHING),
+        own("ARP to everybody", all(arp(1, GATEWAY_V4)), Pass(Reason::Arp)),
+        own("a router advertisement to everybody", all(discovery(134)), Pass(Reason::NeighborDiscovery)),
+        own(
+            "a DHCP server's message to everybody",
+            group_v4([255; 4], GATEWAY_V4, udp(67, 68, 240)),
+            Pass(Reason::Dhcp),
+        ),
+        row(
+            "a listener query",
+            with_v6(group_v6(ALL_NODES_V6, LINK_LOCAL_V6, Payload::RouterAlert(130)), |p| p.hop_limit = 1),
+            Pass(Reason::MulticastListener),
+        ),
+        own(
+            "spanning tree",
+            all(frame(Network::Other { ether_type: 39, payload: vec![0; 46] })),
+            Pass(Reason::LinkGroup),
+        ),
+        row("the same, but forwarded", all(frame(Network::Other { ether_type: 39, payload: vec![0; 46] })), NOTHING),
+    ]
+}
+
+fn of_no_zone() -> Vec<OutboundRow> {
+    use Outbound::Drop;
+    vec![
+        row("in a VLAN that is no zone", vlan(99, guests_v4(GUEST, GUEST_V4)), Drop(Reason::NoZone)),
+        row("in a zone that nobody has configured", vlan(70, down_v4(SITE_V4, any_udp())), Drop(Reason::ConfigMissing)),
+        row(
+            "with three tags",
+            Frame { tags: vec![(0x8100, 1), (0x8100, 2), (0x8100, 3)], ..down_v4(SITE_V4, any_udp()) },
+            Drop(Reason::VlanTags),
+        ),
+        row(
+            "cut off within IPv4's header",
+            with_v4(down_v4(SITE_V4, any_udp()), |p| p.length_error = 100),
+            Drop(Reason::Ipv4Malformed),
+        ),
+        row(
+            "longer than it is over IPv6",
+            with_v6(down_v6(SITE_V6, any_udp()), |p| p.length_error = 100),
+            Drop(Reason::Ipv6Malformed),
+        ),
     ]
 }

@@ -76,6 +76,12 @@ pub const CLIENT_V6: [u8; 16] = in_guests(0x50);
 /// As [`GUEST_V4`].
 pub const GUEST_V6: [u8; 16] = in_guests(0x51);
 /// [`FAST`]'s.
+pub const FAST_V4: [u8; 4] = [192, 0, 2, 54];
+/// [`SPENT`]'s.
+pub const SPENT_V4: [u8; 4] = [192, 0, 2, 55];
+/// [`SPENT`]'s.
+pub const SPENT_V6: [u8; 16] = in_guests(0x55);
+/// [`FAST`]'s.
 pub const FAST_V6: [u8; 16] = in_guests(0x54);
 /// As [`OWNED_V4`].
 pub const OWNED_V6: [u8; 16] = in_guests(0x57);
@@ -368,6 +374,8 @@ fn clients() -> Vec<Client> {
         addresses: match mac {
             OWNER => owned.to_vec(),
             SETTLED => settled_addresses().collect(),
+            FAST => vec![Address::v4(FAST_V4), Address::v6(FAST_V6)],
+            SPENT => vec![Address::v4(SPENT_V4), Address::v6(SPENT_V6)],
             _ => Vec::new(),
         },
     };

@@ -282,7 +282,9 @@ fn capture_writes_a_clients_frames_with_what_was_done_with_them() -> Result<()> 
     let (from, to) = (format!("eth.src == {GUEST_MAC}"), format!("eth.dst == {GUEST_MAC}"));
     // Frames come as they are read from the kernel: the last one may take a moment.
     let all_there = || {
-        let last = read(&format!("{to} && ipv6 && tcp.srcport == 80 && tcp.len > 0 && frame.comment == \"passed\""));
+        let last = read(&format!(
+            "{to} && ipv6 && tcp.srcport == 80 && tcp.len > 0 && frame.comment contains \"passed: authorized\""
+        ));
         last.map(|frames| (!frames.is_empty()).then_some(())).transpose()
     };
     wait_for("the site's page", Duration::from_secs(20), all_there)??;
@@ -293,7 +295,7 @@ fn capture_writes_a_clients_frames_with_what_was_done_with_them() -> Result<()> 
             ("its request", &from, "http.request", "redirected: http_request: "),
             ("the guest's SYN", &from, "tcp.flags.syn == 1", "passed: authorized: "),
             ("the guest's request", &from, "http.request", "passed: authorized: "),
-            ("the site's page", &to, "tcp.srcport == 80 && tcp.len > 0", "passed"),
+            ("the site's page", &to, "tcp.srcport == 80 && tcp.len > 0", "passed: authorized: "),
         ];
         for (sentence, direction, filter, comment) in table {
             let comments = read(&format!("{version} && {direction} && {filter}"))?;

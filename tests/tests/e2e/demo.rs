@@ -89,7 +89,7 @@ fn the_demonstration_prints_its_table_and_leaves_nothing() -> Result<()> {
     let status = demo.wait(LIMIT)?;
     let log = demo.log();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert_eq!(rows(&log), (14, 14), "{log}");
+    assert_eq!(rows(&log), (16, 16), "{log}");
     for word in ["511", "302", "200", "IPv4", "IPv6", "revoke"] {
         assert!(log.contains(word), "no {word} in {log}");
     }
@@ -190,7 +190,7 @@ fn a_step_that_does_not_come_as_expected_fails_the_demonstration() -> Result<()>
     let status = demo.wait(LIMIT)?;
     let log = demo.log();
     assert_eq!(status.code(), Some(1), "{log}");
-    assert_eq!(rows(&log), (14, 12), "{log}");
+    assert_eq!(rows(&log), (16, 14), "{log}");
     assert_eq!(traces(demo.pid())?, Vec::<String>::new());
     Ok(())
 }

@@ -13,6 +13,7 @@ mod control_socket;
 mod crafted;
 mod deleted_interface;
 mod demo;
+mod downstream;
 mod expect;
 mod flood;
 mod garden;

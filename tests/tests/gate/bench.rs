@@ -290,21 +290,26 @@ impl Bench {
     }
 
     /// What the meter does with a frame that departs, and what the decision on the host would have it do. Sets the host's clock.
-    pub(crate) fn depart(&mut self, frame: &[u8], relayed: bool) -> (Departed, Departed, Outbound) {
+    pub(crate) fn depart(&mut self, frame: &[u8], relayed: bool, forwarded: bool) -> Departures {
         /// Of `struct __sk_buff` (Linux `include/uapi/linux/bpf.h`).
         const SKB_LEN: usize = 192;
         const MARK_AT: usize = 8;
+        const INGRESS_IFINDEX_AT: usize = 36;
         let mut skb = [0; SKB_LEN];
         if relayed {
             skb[MARK_AT..MARK_AT + 4].copy_from_slice(&RELAYED_MARK.to_ne_bytes());
         }
+        if forwarded {
+            skb[INGRESS_IFINDEX_AT..INGRESS_IFINDEX_AT + 4].copy_from_slice(&LOOPBACK.to_ne_bytes());
+        }
+        let explained = self.explain_out(frame, &skb);
         self.host.now_ns = clock::now_ns();
-        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed };
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed, forwarded };
         let mut case = Case::EMPTY;
         let verdict = outbound(frame, &self.host, departure, &mut case);
         self.host.settle();
         let host = match verdict.decision {
-            Outbound::Pass | Outbound::Metered => Departed { passed: true, counted: Vec::new() },
+            Outbound::Pass(_) | Outbound::Metered => Departed { passed: true, counted: Vec::new() },
             Outbound::Drop(reason) => Departed { passed: verdict.shadow, counted: vec![(verdict.row, reason, 1)] },
             Outbound::Hold => Departed { passed: false, counted: Vec::new() },
         };
@@ -318,7 +323,23 @@ impl Bench {
             other => panic!("the meter returned {other}"),
         };
         let counted = (0..=UNZONED_ROW).flat_map(|row| self.grown(row)).collect();
-        (Departed { passed, counted }, host, verdict.decision)
+        Departures { decided: verdict.decision, explained, done: Departed { passed, counted }, host }
+    }
+
+    /// What the program that explains says of a frame that departs.
+    fn explain_out(&mut self, frame: &[u8], skb: &[u8]) -> Outbound {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.ctx_in = Some(skb);
+        let result = self.gate.explain_out().expect("it is there").test_run(options).expect("the kernel runs it");
+        let reason = Reason::try_from(result.return_value >> 8).expect("a reason of this version");
+        match result.return_value & 0xff {
+            0 if reason == Reason::Authorized => Outbound::Metered,
+            0 => Outbound::Pass(reason),
+            1 => Outbound::Hold,
+            2 => Outbound::Drop(reason),
+            other => panic!("the program returned {other}"),
+        }
     }
 
     /// Everything that a frame could change in the kernel's tables.
@@ -386,6 +407,29 @@ pub(crate) fn run_program(program: &Xdp, frame: &[u8]) -> (u32, Vec<u8>) {
 pub(crate) struct Departed {
     pub(crate) passed: bool,
     pub(crate) counted: Vec<(u32, Reason, u64)>,
+}
+
+/// A departing frame's way through all three.
+#[derive(Clone, Debug)]
+pub(crate) struct Departures {
+    /// What was decided on the host.
+    pub(crate) decided: Outbound,
+    explained: Outbound,
+    done: Departed,
+    host: Departed,
+}
+
+impl Departures {
+    /// Whether the three agree.
+    pub(crate) fn agreement(&self) -> Result<(), String> {
+        if self.done != self.host {
+            return Err(format!("the meter did {:?}, by the host it should {:?}", self.done, self.host));
+        }
+        if self.explained != self.decided {
+            return Err(format!("explained is {:?}, decided on the host {:?}", self.explained, self.decided));
+        }
+        Ok(())
+    }
 }
 
 /// What a frame could change in the kernel's tables.

@@ -6,12 +6,13 @@ use std::cell::RefCell;
 use portal_common::{
     Reason,
     budget::{Class, Limit},
-    decide::{Action, locate},
+    decide::{Action, Outbound, locate},
     host::HostTables,
     tables::{GateConfig, HttpsPolicy, MAX_BINDINGS, Strictness, Zone},
 };
 use portal_lab::verdicts::{
     frames::{Ack, Arp, Extension, Frame, Ipv4, Ipv6, Network, Payload, Tcp},
+    outbound_rows,
     setting::{
         ALL_NODES_V6, CLIENT_V4, CLIENT_V6, EXPIRED, FAST, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4,
         GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE, LEARN, LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NOTED_PORT, NTP_V4,
@@ -55,6 +56,68 @@ fn kernel_and_host_agree_on_generated_frames_and_configurations() {
     bench.borrow().demand_equal_states();
     println!("{frames} generated frames: the same verdict, reason and bytes; {:?}", reasons.borrow());
 }
+
+#[test]
+fn kernel_and_host_agree_on_generated_frames_to_guests() {
+    const SHORTEST: usize = 54;
+    const LONGEST: usize = 3_000;
+    let bench = RefCell::new(Bench::without_responder(&Setting::standard(LOOPBACK)));
+    let rows = outbound_rows();
+    let reasons = RefCell::new(std::collections::BTreeMap::<Reason, u64>::new());
+    let config = Config { cases: FRAMES / 5, failure_persistence: None, ..Config::default() };
+    let row = prop_oneof![3 => any::<prop::sample::Index>().prop_map(Some), 1 => Just(None)];
+    let input = (configuration(), (row, frame()), mutation(), any::<bool>(), prop::bool::weighted(0.1));
+    let result = TestRunner::new(config).run(&input, |(config, (row, frame), mutation, forwarded, relayed)| {
+        let mut bench = bench.borrow_mut();
+        bench.configure(config.0, config.1);
+        let cookies = bench.cookies();
+        let frame = match row {
+            Some(row) => rows[row.index(rows.len())].frame.to_bytes(&cookies),
+            // What a guest could have sent, sent back to it.
+            None => {
+                let bytes = frame.to_bytes(&cookies);
+                [&bytes[6..12], &bytes[..6], &bytes[12..]].concat()
+            }
+        };
+        let frame = mutation.apply(frame);
+        // The kernel's test run refuses what has no room for an IP header, and what does not fit a page.
+        if !(SHORTEST..=LONGEST).contains(&frame.len()) {
+            return Ok(());
+        }
+        let departed = bench.depart(&frame, relayed, forwarded);
+        prop_assert_eq!(departed.agreement(), Ok(()));
+        // What is held fills a ring.
+        while bench.maps.answers.next().is_some() {}
+        if let Outbound::Pass(reason) = departed.decided {
+            prop_assert!(STRANGERS_RECEIVE.contains(&reason), "a stranger is sent it for {reason:?}");
+        }
+        *reasons.borrow_mut().entry(departed.decided.reason()).or_default() += 1;
+        Ok(())
+    });
+    if let Err(e) = result {
+        panic!("{e}");
+    }
+    bench.borrow().demand_equal_states();
+    println!("{} generated frames to guests: the same verdict and reason; {:?}", FRAMES / 5, reasons.borrow());
+}
+
+/// What a frame to a station without a session may pass for.
+const STRANGERS_RECEIVE: [Reason; 14] = [
+    Reason::Arp,
+    Reason::Eapol,
+    Reason::NeighborDiscovery,
+    Reason::MulticastListener,
+    Reason::Dhcp,
+    Reason::Dns,
+    Reason::DnsTcp,
+    Reason::PortalService,
+    Reason::Ntp,
+    Reason::Garden,
+    Reason::GardenName,
+    Reason::LinkGroup,
+    Reason::IcmpRelated,
+    Reason::GatewayEcho,
+];
 
 /// What a stranger's frame may pass for: design lines 1 to 4.
 const STRANGERS_PASS: [Reason; 11] = [

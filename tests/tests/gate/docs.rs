@@ -58,19 +58,22 @@ fn page() -> String {
             section(&mut page, *reason, inbound.iter().filter(|line| line.reason == *reason));
         }
     }
-    page +=
-        "\n## Frames that go to guests\n\nThe meter lets frames go that are no client's; a guest's are counted.\n\n";
-    page += "| what | frame | verdict | reason |\n|---|---|---|---|\n";
+    page += "\n## Frames that go to guests\n\nA guest's frames are counted. To a stranger goes only what it needs; the reasons of what passes are not \
+         counted. Frames have come in by another interface, unless they are the gateway's own.\n\n";
+    page += "| what | frame | whose | verdict | reason |\n|---|---|---|---|---|\n";
     for row in outbound_rows() {
         let (verdict, reason) = match row.decision {
-            Outbound::Pass => ("passed", String::new()),
-            Outbound::Metered => ("passed and counted", String::new()),
-            Outbound::Drop(reason) => ("dropped", format!("`{}`", reason.name())),
-            Outbound::Hold => ("given to the daemon", format!("`{}`", Reason::AnswerHeld.name())),
+            Outbound::Pass(reason) => ("passed", reason),
+            Outbound::Metered => ("passed and counted", Reason::Authorized),
+            Outbound::Drop(reason) => ("dropped", reason),
+            Outbound::Hold => ("given to the daemon", Reason::AnswerHeld),
         };
+        let whose = if row.forwarded { "forwarded" } else { "the gateway's own" };
+        let reason = reason.name();
         let frame = row.frame.describe();
         let verdict = if in_shadow(&row.frame.tags) { "passed, counted as dropped" } else { verdict };
-        writeln!(page, "| {} | {frame} | {verdict} | {reason} |", row.sentence).expect("a string takes everything");
+        writeln!(page, "| {} | {frame} | {whose} | {verdict} | `{reason}` |", row.sentence)
+            .expect("a string takes everything");
     }
     page
 }

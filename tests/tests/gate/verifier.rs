@@ -25,7 +25,6 @@ use crate::bench::{Bench, LOOPBACK};
 
 /// The kernel's own limit is a million; these keep loading fast and leave room for older kernels, which prune less.
 const MOST_OF_A_GATE: u32 = 100_000;
-const MOST_OF_THE_METER: u32 = 30_000;
 
 #[test]
 fn the_verifier_walks_few_instructions() {
@@ -34,7 +33,8 @@ fn the_verifier_walks_few_instructions() {
     let infos = [
         ("gate", MOST_OF_A_GATE, gate.program().expect("it is there").info()),
         ("explain", MOST_OF_A_GATE, gate.explain().expect("it is there").info()),
-        ("meter", MOST_OF_THE_METER, gate.meter().expect("it is there").info()),
+        ("meter", MOST_OF_A_GATE, gate.meter().expect("it is there").info()),
+        ("explain_out", MOST_OF_A_GATE, gate.explain_out().expect("it is there").info()),
     ];
     for (name, most, info) in infos {
         let info = info.expect("the kernel tells");

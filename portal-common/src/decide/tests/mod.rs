@@ -72,7 +72,9 @@ impl World {
     }
 
     fn receive(&mut self, frame: &[u8]) -> Outbound {
-        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed: false };
+        // Over IPv4, without a tag.
+        let forwarded = Address::v4([frame[26], frame[27], frame[28], frame[29]]) != GATEWAY;
+        let departure = Departure { vlan: 0, load: Load::frame(frame.len() as u64), relayed: false, forwarded };
         let mut case = Case::EMPTY;
         let verdict = outbound(frame, &self.0, departure, &mut case);
         self.0.settle();
@@ -403,35 +405,43 @@ fn dns_counts_in_queries_and_in_bytes() {
     assert_eq!(world.until_refused(&large), (200, Reason::BudgetDnsQueries));
 }
 
+/// A DNS message with this many bytes in all, one question, and this id.
+fn dns(id: u16, answer: bool, len: usize) -> Vec<u8> {
+    let mut message = [id, if answer { 0x8180 } else { 0x0100 }, 1, 0, 0, 0].map(u16::to_be_bytes).concat();
+    message.extend(b"\x07example\x03org\0\0\x01\0\x01");
+    message.resize(len, 0);
+    message
+}
+
+/// The frame with this behind its UDP header.
+fn carrying(mut frame: Vec<u8>, data: &[u8]) -> Vec<u8> {
+    let at = frame.len() - data.len();
+    frame[at..].copy_from_slice(data);
+    frame
+}
+
 #[test]
-fn dns_answers_are_charged_to_the_stranger_who_asked() {
+fn dns_answers_pass_when_asked_for_and_are_charged() {
     let mut world = World::new(Strictness::Learn);
-    let query = udp(STRANGER, [host(20), GATEWAY], [9, 53], 20);
-    let answer = |to| udp_between([GATEWAY_MAC, to], [GATEWAY, host(20)], [53, 9], 1_200);
+    let query = carrying(udp(STRANGER, [host(20), GATEWAY], [9, 53], 60), &dns(7, false, 60));
+    let answer =
+        |to, id| carrying(udp_between([GATEWAY_MAC, to], [GATEWAY, host(20)], [53, 9], 1_200), &dns(id, true, 1_200));
+    assert_eq!(world.receive(&answer(STRANGER, 7)), Outbound::Drop(Reason::DnsUnasked), "before the question");
     assert_eq!(world.send(&query), Reason::Dns);
-    for _ in 0..27 {
-        assert_eq!(world.receive(&answer(STRANGER)), Outbound::Pass);
+    assert_eq!(world.receive(&answer(STRANGER, 8)), Outbound::Drop(Reason::DnsUnasked), "another id");
+    assert_eq!(world.receive(&answer(ONE, 7)), Outbound::Drop(Reason::DnsUnasked), "another station");
+    for _ in 0..26 {
+        assert_eq!(world.receive(&answer(STRANGER, 7)), Outbound::Pass(Reason::Dns));
     }
-    assert_eq!(world.send(&query), Reason::BudgetDnsBytes, "the answers have spent it");
-    // A debt, but not one without end: twice what can be spent at once.
-    for _ in 0..1_000 {
-        assert_eq!(world.receive(&answer(STRANGER)), Outbound::Pass, "what has been asked for is not held back");
-    }
-    let burst = Limit::DEFAULTS[Class::DnsBytes as usize].burst_ns();
-    world.sleep(burst);
-    assert_eq!(world.send(&query), Reason::BudgetDnsBytes);
+    assert_eq!(
+        world.receive(&answer(STRANGER, 7)),
+        Outbound::Drop(Reason::BudgetDnsBytes),
+        "the answers have spent it"
+    );
+    world.sleep(9 * S);
+    assert_eq!(world.receive(&answer(STRANGER, 7)), Outbound::Pass(Reason::Dns), "a resolver may be slow");
     world.sleep(S);
-    assert_eq!(world.send(&query), Reason::Dns);
-    // What is no DNS answer is not charged, nor what goes to a guest with a session.
-    let mut world = World::new(Strictness::Learn);
-    assert_eq!(world.send(&query), Reason::Dns);
-    for _ in 0..100 {
-        assert_eq!(
-            world.receive(&udp_between([GATEWAY_MAC, STRANGER], [SITE, host(20)], [443, 9], 1_200)),
-            Outbound::Pass
-        );
-    }
-    assert_eq!(world.send(&query), Reason::Dns);
+    assert_eq!(world.receive(&answer(STRANGER, 7)), Outbound::Drop(Reason::DnsUnasked), "but not that slow");
 }
 
 #[test]
@@ -447,8 +457,8 @@ fn a_silent_guest_is_a_stranger_until_it_logs_in_again() {
     world.sleep(60 * S);
     assert_eq!(
         world.receive(&udp_between([GATEWAY_MAC, ONE], [SITE, host(10)], [9, 9], 60)),
-        Outbound::Pass,
-        "nor metered"
+        Outbound::Drop(Reason::ToStranger),
+        "nor is it sent anything"
     );
     assert_eq!(world.send(&frame), Reason::UdpRefused);
     assert_eq!(world.send(&frame), Reason::UdpRefused, "what it sends as a stranger does not count as being there");

@@ -1,5 +1,6 @@
 //! `POST /v1/explain`: what the gate would do with frames.
 
+use clap::ValueEnum;
 use portal_common::{Reason, reason::Outcome};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,23 @@ pub struct ExplainRequest {
     /// The zone on whose interface the frames arrive; None: the first one's. Which zone a frame then belongs to, its VLAN tags say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// Which way the frames go.
+    #[serde(default)]
+    pub direction: Direction,
+    /// Of frames to guests: the gateway itself sends them, and does not forward them.
+    #[serde(default)]
+    pub own: bool,
+}
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// A guest sends it
+    #[default]
+    In,
+    /// It is sent to a guest
+    Out,
 }
 
 /// The answer to `POST /v1/explain`.

@@ -20,7 +20,7 @@ pub use crate::{
 pub use blocks::{BlockList, BlockRequest, Blocked, Unblocked};
 pub use clients::{AllowRequest, ClientList, Revoked};
 pub use drops::{Drops, ReasonCount, ZoneDrops};
-pub use explain::{ExplainRequest, Explanation, Explanations, MOST_FRAMES};
+pub use explain::{Direction, ExplainRequest, Explanation, Explanations, MOST_FRAMES};
 pub use zones::{Detached, ZoneList, ZoneView};
 
 /// `GET /v1/status`

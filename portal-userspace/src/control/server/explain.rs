@@ -10,8 +10,8 @@ use axum::{
 
 use super::{ApiError, Control, zones};
 use crate::{
-    control::api::{ExplainRequest, Explanation, Explanations, MOST_FRAMES},
-    observe::input,
+    control::api::{Direction, ExplainRequest, Explanation, Explanations, MOST_FRAMES},
+    observe::{explain::Departing, input},
 };
 
 /// What [`explain`] takes.
@@ -22,7 +22,7 @@ pub(super) async fn explain(
     request: Result<Json<ExplainRequest>, JsonRejection>,
 ) -> Result<Json<Explanations>, ApiError> {
     let bad = |message: String, remedy: &str| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, remedy);
-    let Json(ExplainRequest { frames, zone }) =
+    let Json(ExplainRequest { frames, zone, direction, own }) =
         request.map_err(|rejection| ApiError::new(rejection.status(), "bad_request", rejection.body_text(), BODY))?;
     if frames.len() > MOST_FRAMES {
         let message = format!("{} frames are more than the {MOST_FRAMES} of one request", frames.len());
@@ -42,7 +42,10 @@ pub(super) async fn explain(
     let explainer = Arc::clone(&control.explainer);
     let run = move || -> anyhow::Result<Vec<Explanation>> {
         let explain = |frame: &Vec<u8>| {
-            let outcome = explainer.explain(frame, ifindex)?;
+            let outcome = match direction {
+                Direction::In => explainer.explain(frame, ifindex)?,
+                Direction::Out => explainer.explain_out(frame, Departing { ifindex, forwarded: !own })?,
+            };
             Ok(Explanation::new(outcome.verdict, outcome.reason, outcome.reply.as_deref()))
         };
         frames.iter().map(explain).collect()

@@ -10,7 +10,7 @@ use crate::{
     clock,
     control::{Guarded, Zones},
     datapath::gate::Gate,
-    observe::explain::{ExplainProgram, Explainer, Ran},
+    observe::explain::{self, Departing, ExplainProgram, Explainer, Ran},
     responder::{Policies, SharedKeys, rehearse},
 };
 
@@ -53,7 +53,12 @@ struct Loaded(Arc<Mutex<Gate>>);
 impl ExplainProgram for Loaded {
     fn run(&self, frame: &[u8], ifindex: u32) -> Result<Ran> {
         let mut gate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gate.explain()?.run(frame, ifindex)
+        explain::run(gate.explain()?, frame, ifindex)
+    }
+
+    fn run_out(&self, frame: &[u8], departing: Departing) -> Result<u32> {
+        let mut gate = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        explain::run_out(gate.explain_out()?, frame, departing)
     }
 }
 
