@@ -34,18 +34,6 @@ pub fn has<W: Word>(bucket: &W, now_ns: u64, cost_ns: u64, burst_ns: u64) -> boo
     after(bucket.load(), now_ns, cost_ns, burst_ns).is_some()
 }
 
-/// Takes the cost whether there is enough or not: for what cannot be refused any more. A debt is never larger than the burst.
-#[inline(always)]
-pub fn charge<W: Word>(bucket: &W, now_ns: u64, cost_ns: u64, burst_ns: u64) {
-    let used_up_to = bucket.load();
-    let begin = if used_up_to > now_ns { used_up_to } else { now_ns };
-    let most = now_ns.saturating_add(burst_ns).saturating_add(burst_ns);
-    let next = begin.saturating_add(cost_ns);
-    let next = if next > most { most } else { next };
-    // Another CPU was faster: its charge stands, and this one is lost. A bucket of a stranger is seldom shared.
-    let _: bool = bucket.replace(used_up_to, next);
-}
-
 #[inline(always)]
 const fn after(used_up_to: u64, now_ns: u64, cost_ns: u64, burst_ns: u64) -> Option<u64> {
     // What was not used is lost, or an idle hour would be a burst of an hour.
@@ -76,16 +64,6 @@ mod tests {
         ] {
             assert_eq!(passed(now, 50), expected, "{sentence}");
         }
-    }
-
-    #[test]
-    fn a_debt_is_bounded_and_paid_back() {
-        let bucket = AtomicU64::new(0);
-        for _ in 0..100 {
-            charge(&bucket, 1_000, 500, 1_000);
-        }
-        assert!(!has(&bucket, 1_000, 1, 1_000) && !has(&bucket, 2_000, 1, 1_000));
-        assert!(has(&bucket, 2_001, 1, 1_000));
     }
 
     proptest! {

@@ -77,5 +77,5 @@ fn explain_out(ctx: TcContext) -> i32 {
         Outbound::Hold => IS_HELD,
         Outbound::Drop(_) => DROP as u32,
     };
-    (action | (verdict.decision.reason() as u32) << 8) as i32
+    (action | (verdict.decision.reason() as u32) << 8).cast_signed()
 }

@@ -147,7 +147,7 @@ fn hash<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u32> {
             return None;
         }
         i += 1;
-        let mut byte = byte as u32;
+        let mut byte = u32::from(byte);
         if left == 0 {
             if byte == 0 {
                 let [kind @ .., c0, c1] = frame.read::<4>(at + i)?;

@@ -206,8 +206,8 @@ mod tests {
         ];
         for (action, reason, verdict) in table {
             let explainer = Explainer::new(Says(action | (reason as u32) << 8), Box::new(|_, _| None));
-            let explained = explainer.explain_out(b"abc", Departing { ifindex: 7, forwarded: true }).unwrap();
-            assert_eq!(explained, Explained { verdict, reason, reply: None }, "{action}");
+            let said = explainer.explain_out(b"abc", Departing { ifindex: 7, forwarded: true }).unwrap();
+            assert_eq!(said, Explained { verdict, reason, reply: None }, "{action}");
         }
     }
 

@@ -71,13 +71,12 @@ fn kernel_and_host_agree_on_generated_frames_to_guests() {
         let mut bench = bench.borrow_mut();
         bench.configure(config.0, config.1);
         let cookies = bench.cookies();
-        let frame = match row {
-            Some(row) => rows[row.index(rows.len())].frame.to_bytes(&cookies),
+        let frame = if let Some(row) = row {
+            rows[row.index(rows.len())].frame.to_bytes(&cookies)
+        } else {
             // What a guest could have sent, sent back to it.
-            None => {
-                let bytes = frame.to_bytes(&cookies);
-                [&bytes[6..12], &bytes[..6], &bytes[12..]].concat()
-            }
+            let bytes = frame.to_bytes(&cookies);
+            [&bytes[6..12], &bytes[..6], &bytes[12..]].concat()
         };
         let frame = mutation.apply(frame);
         // The kernel's test run refuses what has no room for an IP header, and what does not fit a page.

@@ -81,9 +81,8 @@ fn every_reason_has_a_row() {
     let elsewhere = [Reason::AnswerFailed, Reason::HttpAnswered, Reason::BudgetConnections];
     let inbound = rows().into_iter().chain(rows_without_responder()).map(|row| row.reason);
     let outbound = outbound_rows().into_iter().filter_map(|row| match row.decision {
-        Outbound::Drop(reason) => Some(reason),
+        Outbound::Drop(reason) | Outbound::Pass(reason) => Some(reason),
         Outbound::Hold => Some(Reason::AnswerHeld),
-        Outbound::Pass(reason) => Some(reason),
         Outbound::Metered => None,
     });
     let all: Vec<Reason> = inbound.chain(outbound).chain(elsewhere).collect();
