@@ -12,7 +12,7 @@ use portal_common::{
 };
 use portal_userspace::{
     datapath::{gate::Gate, zones::ZonePolicy},
-    observe::explain::ExplainProgram as _,
+    observe::explain,
     session::{
         Clocks, SessionStore,
         image::{Image, SavedSession, UnixMs},
@@ -98,7 +98,7 @@ fn seen(explain: &Xdp, client: ClientKey) -> Result<Reason> {
         .ipv4([192, 0, 2, 10], [198, 51, 100, 80], 64)
         .udp(5000, 9)
         .write(&mut frame, &[0; 18])?;
-    let ran = explain.run(&frame, LOOPBACK)?;
+    let ran = explain::run(explain, &frame, LOOPBACK)?;
     Reason::try_from(ran.value >> 8).map_err(|_| anyhow!("no reason: {:#x}", ran.value))
 }
 

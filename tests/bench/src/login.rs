@@ -21,7 +21,7 @@ use portal_lab::{
     addresses::{GATEWAY_MAC, GUEST_INTERFACE, SITE_V4, mac},
     portald::{binary, socket},
 };
-use portal_userspace::observe::explain::ExplainProgram as _;
+use portal_userspace::observe::explain;
 
 use crate::{
     Effort, Findings,
@@ -92,7 +92,7 @@ fn logins_by_api(lab: &Lab, count: u32) -> Result<Vec<Duration>> {
     let index = u32::try_from(link[0]["ifindex"].as_u64().context("no index")?)?;
     lab.gateway.enter(|| {
         let passes = |client: [u8; 6]| -> Result<bool> {
-            let verdict = explain.run(&frame(client)?, index)?.value;
+            let verdict = explain::run(&explain, &frame(client)?, index)?.value;
             let reason = Reason::try_from(verdict >> 8).map_err(|_| anyhow::anyhow!("no reason: {verdict:#x}"))?;
             Ok(reason.outcome() == Outcome::Passed)
         };
