@@ -11,7 +11,7 @@ use crate::{
     budget::Budgets,
     decide::{
         Admission, Binding, Case, Datagram, Passage, Tables, admit, ask, bind, contradiction, depart, follow, is_asked,
-        stranger,
+        is_related, stranger,
     },
     event::Event,
     frame::Frame,
@@ -50,6 +50,8 @@ pub struct HostTables {
     pub learned: HashMap<ServiceKey, u64>,
     /// Who uses which address.
     pub owners: RefCell<HashMap<OwnedAddress, ClientKey>>,
+    /// How many addresses can be noted so.
+    pub owners_room: usize,
     /// What strangers have asked, and when.
     pub questions: RefCell<HashMap<Question, u64>>,
     /// What strangers have spent.
@@ -81,6 +83,7 @@ impl HostTables {
             sources: Vec::new(),
             learned: HashMap::new(),
             owners: RefCell::default(),
+            owners_room: usize::MAX,
             questions: RefCell::default(),
             strangers: HashMap::new(),
             connections: RefCell::default(),
@@ -165,8 +168,13 @@ impl Tables for HostTables {
         owners.iter().find(|(owned, _)| owned.row(&self.hash) == wanted).map(|(_, owner)| *owner)
     }
 
-    fn own(&self, address: &OwnedAddress, client: ClientKey) {
-        self.owners.borrow_mut().insert(*address, client);
+    fn own(&self, address: &OwnedAddress, client: ClientKey) -> bool {
+        let mut owners = self.owners.borrow_mut();
+        let room = owners.len() < self.owners_room || owners.contains_key(address);
+        if room {
+            owners.insert(*address, client);
+        }
+        room
     }
 
     fn disown(&self, address: &OwnedWord, client: ClientKey) {
@@ -206,6 +214,10 @@ impl Tables for HostTables {
 
     fn contradiction<F: Frame + ?Sized>(&self, frame: &F, case: &Case) -> Option<Reason> {
         contradiction(frame, self, case)
+    }
+
+    fn is_related<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &Case) -> bool {
+        is_related(frame, self, config, case)
     }
 
     fn bind(&self, request: &Binding) -> bool {

@@ -156,6 +156,9 @@ reasons! {
     10 Ntp Passed(Services) "ntp" "NTP to a permitted time server.";
     11 Garden Passed(Services) "garden" "A destination in the walled garden, by its prefix.";
     12 GardenName Passed(Services) "garden_name" "A destination in the walled garden, by a name that DNS has answered for.";
+    13 IcmpError Passed(Services) "icmp_error" "An ICMP error about what a permitted service has sent to this station (RFC 1191, RFC 8201, RFC 4890).";
+    14 Echo Passed(Link) "echo" "A ping of the gateway, or a reply to one of the gateway's.";
+    15 Igmp Passed(Link) "igmp" "A membership report (RFC 2236, RFC 3376): without it no multicast on snooping switches.";
 
     16 HttpHandshake Answered(Replies) "http_handshake" "SYN to TCP/80: answered with a SYN cookie (RFC 4987).";
     17 HttpAcknowledged Answered(Replies) "http_acknowledged" "A segment after our answer on TCP/80: acknowledged.";
@@ -169,6 +172,8 @@ reasons! {
     25 TlsForeign Answered(Replies) "tls_foreign" "A TCP/443 segment of a connection that is not ours, as after an expired session: reset.";
 
     26 HttpAnswered Answered(Requests) "http_answered" "A request on TCP/80 that the responder has answered before, byte for byte: given the same answer.";
+
+    27 EchoRefused Answered(Replies) "echo_refused" "A ping of anything but the gateway before login: ICMP administratively prohibited (RFC 1812, RFC 4443).";
 
     28 HttpRequest Redirected(Requests) "http_request" "Data or a FIN on a TCP/80 connection of ours, before our answer: the responder sees to it.";
     29 TlsHello Redirected(Requests) "tls_hello" "Data or a FIN on a TCP/443 connection of ours, before our alert: the responder sees to it.";

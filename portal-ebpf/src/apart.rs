@@ -12,7 +12,7 @@ use portal_common::{
     budget::Class,
     decide::{
         Admission, Binding, Datagram, Passage, Tables as _, admit, ask, bind, consider, contradiction, follow, inquire,
-        is_asked, stranger,
+        is_asked, is_related, stranger,
     },
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
@@ -44,6 +44,12 @@ pub(crate) fn call_find(client: ClientKey) -> Option<u32> {
 pub(crate) fn call_source(client: ClientKey, address: Address) -> bool {
     let [high, low] = address.words();
     portal_source(client.to_word(), high, low) != 0
+}
+
+/// [`is_related`], of the frame of this context.
+#[inline(always)]
+pub(crate) fn call_related(live: bool, ctx: *mut xdp_md) -> bool {
+    portal_related(ctx, u64::from(live)) != 0
 }
 
 /// [`rest`], across registers.
@@ -131,6 +137,16 @@ extern "C" fn portal_find(client: u64) -> u64 {
 #[inline(never)]
 extern "C" fn portal_source(client: u64, high: u64, low: u64) -> u32 {
     u32::from(is_own_source(ClientKey::from_word(client).zone(), Address::from_words([high, low])))
+}
+
+/// 1 where it is, else 0.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_related(ctx: *mut xdp_md, live: u64) -> u32 {
+    let Some(case) = case(if live == 0 { Program::Explain } else { Program::Gate }) else { return 0 };
+    let tables = Kernel::<false>::arriving(ANY_INTERFACE, ctx);
+    let Some(config) = tables.config(case.client().zone()) else { return 0 };
+    u32::from(is_related(&Packet::over(ctx), &tables, config, case))
 }
 
 #[unsafe(no_mangle)]

@@ -43,7 +43,7 @@ pub(crate) static CLIENTS: Array<ClientRow<KernelWord>, 65_536, MMAPABLE> = Arra
 #[btf_map]
 pub(crate) static RECENT: Array<RecentPass<KernelWord>, 1, MMAPABLE> = Array::new();
 
-/// Who uses which address. User space sets the size. Not allocated beforehand: there is room for four addresses of each client, and few use them.
+/// Who uses which address. User space sets the size. Not allocated beforehand: there is room for all that sessions can hold, and few use it.
 #[btf_map]
 pub(crate) static OWNERS: HashMap<OwnedWord, AddressOwner, 65_536, NO_PREALLOC> = HashMap::new();
 

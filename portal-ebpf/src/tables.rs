@@ -239,10 +239,9 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
-    fn own(&self, address: &OwnedAddress, client: ClientKey) {
-        // Full: the session is bound all the same, and only another's claim to the address is not refused.
+    fn own(&self, address: &OwnedAddress, client: ClientKey) -> bool {
         let owner = AddressOwner { client, address: address.address() };
-        let _: Result<(), i32> = OWNERS.insert(address.row(&self.address_hash()), owner, 0);
+        OWNERS.insert(address.row(&self.address_hash()), owner, 0).is_ok()
     }
 
     #[inline(always)]
@@ -300,6 +299,11 @@ impl<const L: bool> Tables for Kernel<L> {
     #[inline(always)]
     fn contradiction<F: Frame + ?Sized>(&self, _frame: &F, _case: &Case) -> Option<Reason> {
         apart::call_contradiction(L, self.ctx)
+    }
+
+    #[inline(always)]
+    fn is_related<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, _case: &Case) -> bool {
+        apart::call_related(L, self.ctx)
     }
 
     #[inline(always)]

@@ -148,7 +148,10 @@ pub fn bind<T: Tables>(tables: &T, request: &Binding) -> bool {
         if let Some(previous) = tables.owner(address) {
             unbind(tables, &previous, claimed);
         }
-        tables.own(address, client);
+        // No room: a client whose address nobody can be kept from is a stranger, sooner than that it goes unprotected.
+        if !tables.own(address, client) {
+            return false;
+        }
         // Masked for the verifier's sake too.
         let bound = &state.bindings.words[place & (MAX_BINDINGS - 1)];
         let displaced = AddressWord::from_word(bound.load());

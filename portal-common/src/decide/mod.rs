@@ -6,12 +6,14 @@
 mod addresses;
 mod connection;
 mod familiar;
+mod icmp;
 mod identity;
 mod link;
 mod member;
 mod network;
 mod outbound;
 mod questions;
+mod quoted;
 mod stranger;
 mod tcp;
 #[cfg(test)]
@@ -77,8 +79,8 @@ pub trait Tables {
     fn owner(&self, address: &OwnedAddress) -> Option<ClientKey>;
     /// Who uses the address with this word.
     fn owner_of(&self, zone: Zone, address: AddressWord) -> Option<ClientKey>;
-    /// From now on this client uses the address.
-    fn own(&self, address: &OwnedAddress, client: ClientKey);
+    /// From now on this client uses the address; whether there is room to note it.
+    fn own(&self, address: &OwnedAddress, client: ClientKey) -> bool;
     /// From now on nobody uses the address, if this client did.
     fn disown(&self, address: &OwnedWord, client: ClientKey);
     /// What a stranger has spent.
@@ -97,6 +99,8 @@ pub trait Tables {
     fn stranger<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
     /// [`contradiction`], which the kernel's verifier is given as a function by itself.
     fn contradiction<F: Frame + ?Sized>(&self, frame: &F, case: &Case) -> Option<Reason>;
+    /// [`is_related`], which the kernel's verifier is given as a function by itself.
+    fn is_related<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &Case) -> bool;
     /// [`bind`], which the kernel's verifier is given as a function by itself.
     fn bind(&self, request: &Binding) -> bool;
     /// [`admit`], which the kernel's verifier is given as a function by itself.
@@ -340,6 +344,9 @@ fn give<F: Frame + ?Sized, T: Tables>(
     case: &mut Case,
 ) {
     tables.stranger(frame, config, case);
+    if case.decision.reason == Reason::IcmpError && !tables.is_related(frame, config, case) {
+        case.decision = Decision::drop(Reason::Icmp);
+    }
     let permitted = case.decision.reason;
     let class = permitted.class();
     if class.is_none() && estranged.is_none() {
@@ -371,6 +378,12 @@ fn give<F: Frame + ?Sized, T: Tables>(
     if permitted == Reason::PortalService {
         tables.follow(frame, config, case);
     }
+}
+
+/// Whether an ICMP error of a stranger is about what it may be sent.
+#[inline(always)]
+pub fn is_related<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, config: &GateConfig, case: &Case) -> bool {
+    icmp::is_related(frame, tables, config, case.client.zone(), &case.network)
 }
 
 /// Why a frame contradicts its source; nothing where it does not.

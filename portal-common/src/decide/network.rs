@@ -193,11 +193,31 @@ impl Network {
         Ok(())
     }
 
-    /// Whether the checksum of a header without options is right. It is always complete, unlike TCP's and UDP's, which a local sender leaves
-    /// to the NIC. Of a member's packets the kernel checks it.
+    /// Whether the checksum of a header without options, or with a router alert, is right. It is always complete, unlike TCP's and UDP's, which a local sender
+    /// leaves to the NIC. Of a member's packets the kernel checks it.
     #[inline(always)]
     pub(super) fn checksum_is_right<F: Frame + ?Sized>(&self, frame: &F) -> bool {
-        frame.read::<{ Family::V4.header_len() }>(self.at()).is_some_and(|h| Sum::new().array(&h).checksum() == 0)
+        const LEN: usize = Family::V4.header_len();
+        let Some(h) = frame.read::<LEN>(self.at()) else { return false };
+        let sum = Sum::new().array(&h);
+        let sum = if self.header_len() == LEN {
+            sum
+        } else {
+            let Some(option) = frame.read::<4>(self.at() + LEN) else { return false };
+            sum.array(&option)
+        };
+        sum.checksum() == 0
+    }
+
+    /// Whether the only option is a router alert (RFC 2113).
+    #[inline(always)]
+    pub(super) fn has_router_alert<F: Frame + ?Sized>(&self, frame: &F) -> bool {
+        const LEN: usize = Family::V4.header_len();
+        const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
+        self.header_len() == LEN + ROUTER_ALERT.len()
+            && frame
+                .read::<4>(self.at() + LEN)
+                .is_some_and(|option| u32::from_ne_bytes(option) == u32::from_ne_bytes(ROUTER_ALERT))
     }
 
     #[inline(always)]

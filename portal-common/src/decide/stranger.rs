@@ -1,7 +1,7 @@
 //! What a stranger may do, rule by rule. Whatever no rule permits is dropped.
 
 use super::{
-    Action, Decision, Request, Tables,
+    Action, Decision, Request, Tables, icmp,
     network::{Kind as Header, Network},
     tcp::{self, Segment, TcpAnswer},
 };
@@ -45,7 +45,9 @@ fn ipv4<F: Frame + ?Sized, T: Tables>(
     zone: Zone,
     network: &Network,
 ) -> Decision {
-    if network.header_len() != Family::V4.header_len() {
+    // A report to the routers of the link says so in an option, the only one that a stranger may send.
+    let reports = network.protocol == p::IGMP && network.has_router_alert(frame);
+    if network.header_len() != Family::V4.header_len() && !reports {
         return Decision::drop(options(frame, network));
     }
     if !network.checksum_is_right(frame) {
@@ -58,7 +60,8 @@ fn ipv4<F: Frame + ?Sized, T: Tables>(
     match network.protocol {
         p::TCP => tcp(frame, tables, config, zone, network),
         p::UDP => udp(frame, tables, config, zone, network),
-        p::ICMP => Decision::drop(Reason::Icmp),
+        p::ICMP => icmp::v4(frame, tables, config, zone, network),
+        p::IGMP => icmp::igmp(frame, network),
         p::IPV4 | p::IPV6 | p::GRE | p::ESP | p::AUTHENTICATION | p::ETHERIP | p::L2TP => {
             Decision::drop(Reason::Tunnel)
         }
@@ -101,7 +104,7 @@ fn ipv6<F: Frame + ?Sized, T: Tables>(
     match network.protocol {
         p::TCP => tcp(frame, tables, config, zone, network),
         p::UDP => udp(frame, tables, config, zone, network),
-        p::ICMPV6 => icmpv6_message(frame, tables, zone, network),
+        p::ICMPV6 => icmpv6_message(frame, tables, config, zone, network),
         p::HOP_BY_HOP => hop_by_hop(frame, network),
         p::FRAGMENT => Decision::drop(Reason::Fragment),
         p::ROUTING | p::DESTINATION_OPTIONS | p::AUTHENTICATION | p::MOBILITY | p::HIP | p::SHIM6 => {
@@ -115,7 +118,13 @@ fn ipv6<F: Frame + ?Sized, T: Tables>(
 /// RFC 4861 sections 6.1 and 7.1: a message that crossed a router has lost a hop, and is not from this link. Nor may one leave the link:
 /// only a hop limit would stop it.
 #[inline(always)]
-fn icmpv6_message<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, zone: Zone, network: &Network) -> Decision {
+fn icmpv6_message<F: Frame + ?Sized, T: Tables>(
+    frame: &F,
+    tables: &T,
+    config: &GateConfig,
+    zone: Zone,
+    network: &Network,
+) -> Decision {
     const ON_LINK_HOP_LIMIT: u8 = 255;
     const SOLICITATION_LEN: usize = 8;
     const NEIGHBOR_LEN: usize = 24;
@@ -125,7 +134,7 @@ fn icmpv6_message<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, zone: Zon
     let least = match kind {
         icmpv6::ROUTER_SOLICITATION => SOLICITATION_LEN,
         icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT => NEIGHBOR_LEN,
-        _ => return Decision::drop(Reason::Icmp),
+        _ => return icmp::v6(frame, tables, config, (zone, network), kind),
     };
     if network.hop_limit == ON_LINK_HOP_LIMIT
         && code == 0
@@ -300,7 +309,7 @@ fn tcp<F: Frame + ?Sized, T: Tables>(
 
 /// Judged only where it matters: a flag that is carried along would double what the kernel has to verify.
 #[inline(always)]
-fn check_addresses(network: &Network) -> Result<(), Reason> {
+pub(super) fn check_addresses(network: &Network) -> Result<(), Reason> {
     let (source, destination) = (network.source(), network.destination());
     if !is_unicast(network.family(), source) || source == destination {
         Err(Reason::SourceAddress)
@@ -327,7 +336,7 @@ const fn is_unicast(family: Family, [high, low]: [u64; 2]) -> bool {
 
 /// Whether the frame is addressed to the gateway, so that the gate may answer it.
 #[inline(always)]
-fn is_for<F: Frame + ?Sized>(config: &GateConfig, frame: &F) -> bool {
+pub(super) fn is_for<F: Frame + ?Sized>(config: &GateConfig, frame: &F) -> bool {
     frame.read::<6>(0) == Some(config.gateway_mac())
 }
 

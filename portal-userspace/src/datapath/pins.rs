@@ -59,9 +59,9 @@ const NAMES: &str = "NAMES";
 /// The map that says what clients have used. Nor this.
 const USAGE: &str = "USAGE";
 
-/// How many addresses can be bound to clients: a phone has an IPv4 address, a link-local one, and one or two of IPv6.
+/// How many addresses can be bound to clients: as many as all sessions can hold, so that none is without an owner. Room is taken as it is used.
 pub(crate) const fn max_owners(clients: u32) -> u32 {
-    clients.saturating_mul(4)
+    clients.saturating_mul(portal_common::tables::MAX_BINDINGS as u32)
 }
 
 /// How many buckets the index of so many sessions has, with the one that says how it is hashed.

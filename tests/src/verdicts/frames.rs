@@ -75,6 +75,8 @@ pub struct Ipv4 {
     pub source: [u8; 4],
     /// The destination address.
     pub destination: [u8; 4],
+    /// The time to live.
+    pub ttl: u8,
     /// Options, to be padded to four bytes; at most 40.
     pub options: Vec<u8>,
     /// Flags and fragment offset.
@@ -298,7 +300,7 @@ impl Ipv4 {
         header.extend(total.to_be_bytes());
         header.extend([0x12, 0x34]);
         header.extend(self.flags_and_offset.to_be_bytes());
-        header.extend([64, protocol, 0, 0]);
+        header.extend([self.ttl, protocol, 0, 0]);
         header.extend(self.source);
         header.extend(self.destination);
         header.extend(&self.options);

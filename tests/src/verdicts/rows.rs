@@ -12,7 +12,7 @@ use super::{
         ALL_NODES_V6, CLIENT_V4, CLIENT_V6, ELSEWHERE, ELSEWHERES_V4, ELSEWHERES_V6, EXPIRED, FAST, FAST_V4, FAST_V6,
         FORGOTTEN_V4, FREE, GARDEN_V4, GARDEN_V6, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST, GUEST_V4, GUEST_V6, IDLE,
         LINK_LOCAL_V6, NAMED_V4, NAMED_V6, NOTED_PORT, NTP_V4, NTP_V6, OWNED_V4, OWNED_V6, OWNER, RESOLVER_V4,
-        RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, SPENT_V4, SPENT_V6, STRANGER, who,
+        RESOLVER_V6, SETTLED, SETTLED_V4, SITE_V4, SITE_V6, SPENT, SPENT_V4, SPENT_V6, STRANGER, in_guests, who,
     },
 };
 
@@ -82,6 +82,7 @@ fn packet_v4(destination: [u8; 4], payload: Payload) -> Frame {
     frame(Network::V4(Ipv4 {
         source: CLIENT_V4,
         destination,
+        ttl: 64,
         options: Vec::new(),
         flags_and_offset: 0x4000,
         length_error: 0,
@@ -212,6 +213,35 @@ fn claim(kind: u8, target: [u8; 16], option: u8, mac: [u8; 6]) -> Frame {
     let bytes = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option, 1], &mac].concat();
     let what = format!("ICMPv6 type {kind} that says {}", who(mac));
     with_v6(packet_v6(ALL_NODES_V6, Payload::Bytes { protocol: 58, what, bytes }), |p| p.hop_limit = 255)
+}
+
+/// An echo request or reply of this type, as long as `ping`'s.
+fn ping(kind: u8) -> Payload {
+    let protocol = if kind < 128 { 1 } else { 58 };
+    let bytes = [&[kind, 0, 0, 0, 0, 1, 0, 1][..], &[0; 56]].concat();
+    Payload::Bytes { protocol, what: format!("ICMP type {kind}, 64 bytes"), bytes }
+}
+
+/// An error of this type that a stranger sends about a segment from this server and port to it.
+fn report(kind: u8, server_v4: [u8; 4], server_v6: [u8; 16], port: u16) -> Frame {
+    let segment = Payload::Tcp(Tcp { source_port: port, ..tcp(40_000, ACK) });
+    let quoted = if matches!(kind, 3 | 11 | 12) {
+        with_v4(packet_v4(CLIENT_V4, segment), |p| p.source = server_v4).network
+    } else {
+        with_v6(packet_v6(CLIENT_V6, segment), |p| p.source = server_v6).network
+    };
+    let payload = Payload::Error { kind, quoted: Box::new(quoted) };
+    if matches!(kind, 3 | 11 | 12) { packet_v4(server_v4, payload) } else { packet_v6(server_v6, payload) }
+}
+
+/// An IGMP message of this type behind a router alert.
+fn membership(kind: u8, ttl: u8) -> Frame {
+    let what = format!("IGMP type {kind:#04x}");
+    let bytes = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    with_v4(packet_v4([224, 0, 0, 22], Payload::Bytes { protocol: 2, what, bytes }), |p| {
+        p.options = vec![148, 4, 0, 0];
+        p.ttl = ttl;
+    })
 }
 
 fn any_udp() -> Payload {
@@ -681,8 +711,64 @@ fn icmp() -> Vec<Row> {
             with_v6(packet_v6(ALL_NODES_V6, Payload::RouterAlert(128)), |p| p.hop_limit = 1),
             R::Ipv6Extension,
         ),
-        drop("a ping", v4(Payload::Icmp(8)), R::Icmp),
-        drop("a ping over IPv6", v6(Payload::Icmpv6(128)), R::Icmp),
+        answer("a ping of somewhere else", v4(ping(8)), R::EchoRefused, Reply::Icmp(3, 13)),
+        answer("the same over IPv6", v6(ping(128)), R::EchoRefused, Reply::Icmp(1, 1)),
+        drop("a ping smaller than the answer would be", v4(Payload::Icmp(8)), R::AnswerTooLarge),
+        drop("the same over IPv6", v6(Payload::Icmpv6(128)), R::AnswerTooLarge),
+        pass("a ping of the gateway", packet_v4(GATEWAY_V4, ping(8)), R::Echo),
+        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(128)), R::Echo),
+        pass("a reply to the gateway's ping", packet_v4(GATEWAY_V4, ping(0)), R::Echo),
+        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(129)), R::Echo),
+        drop("a reply to somewhere else", v4(ping(0)), R::Icmp),
+        drop("the same over IPv6", v6(ping(129)), R::Icmp),
+        drop("a ping to a group", packet_v4([224, 0, 0, 1], ping(8)), R::DestinationAddress),
+        drop("a timestamp request", packet_v4(GATEWAY_V4, Payload::Icmp(13)), R::Icmp),
+        pass(
+            "fragmentation needed, about what the page has sent",
+            report(3, GATEWAY_V4, GATEWAY_V6, 8080),
+            R::IcmpError,
+        ),
+        pass("packet too big, likewise", report(2, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
+        pass("time exceeded", report(11, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
+        pass("an error about a resolver's answer over TCP", report(3, RESOLVER_V4, RESOLVER_V6, 53), R::IcmpError),
+        pass(
+            "an error about what the walled garden has sent",
+            vlan(10, report(3, GARDEN_V4, GARDEN_V6, 8443)),
+            R::IcmpError,
+        ),
+        pass("the same over IPv6", vlan(10, report(1, GARDEN_V4, GARDEN_V6, 8443)), R::IcmpError),
+        drop("an error about what somebody else has sent", report(3, SITE_V4, SITE_V6, 8080), R::Icmp),
+        drop("the same over IPv6", report(2, SITE_V4, SITE_V6, 8080), R::Icmp),
+        drop("an error about another port of the gateway's", report(3, GATEWAY_V4, GATEWAY_V6, 22), R::Icmp),
+        drop(
+            "an error about what another station was sent",
+            sent_from([192, 0, 2, 77], in_guests(0x77), report(3, GATEWAY_V4, GATEWAY_V6, 8080)),
+            R::Icmp,
+        ),
+        drop(
+            "the same over IPv6",
+            sent_from([192, 0, 2, 77], in_guests(0x77), report(2, GATEWAY_V4, GATEWAY_V6, 8080)),
+            R::Icmp,
+        ),
+        drop(
+            "an error that goes to another than it is about",
+            with_v4(report(3, GATEWAY_V4, GATEWAY_V6, 8080), |p| p.destination = RESOLVER_V4),
+            R::Icmp,
+        ),
+        pass("a membership report", membership(0x16, 1), R::Igmp),
+        pass("an older one", membership(0x12, 1), R::Igmp),
+        drop("a membership query of a guest", membership(0x11, 1), R::Protocol),
+        drop("a membership report that could leave the link", membership(0x16, 2), R::Protocol),
+        drop(
+            "a membership report to an address",
+            with_v4(membership(0x16, 1), |p| p.destination = GATEWAY_V4),
+            R::Protocol,
+        ),
+        drop(
+            "another option than the router alert",
+            with_v4(membership(0x16, 1), |p| p.options = vec![148, 4, 0, 1]),
+            R::Ipv4Options,
+        ),
         drop("an ICMP error is never answered", v4(Payload::Icmp(3)), R::Icmp),
         drop("an ICMPv6 error is never answered", v6(Payload::Icmpv6(1)), R::Icmp),
     ]
@@ -1090,7 +1176,7 @@ fn budgets() -> Vec<Row> {
         spent("UDP over budget: silence", v6(any_udp()), R::BudgetReplies),
         spent("the login page over budget", packet_v6(GATEWAY_V6, segment_to(8080, SYN)), R::BudgetServices),
         spent("time over budget", packet_v4(NTP_V4, udp(123, 123, 48)), R::BudgetServices),
-        spent("what is dropped anyhow keeps its reason", v4(Payload::Icmp(8)), R::Icmp),
+        spent("what is dropped anyhow keeps its reason", v4(Payload::Icmp(13)), R::Icmp),
     ]
 }
 
@@ -1100,7 +1186,7 @@ fn shadow() -> Vec<Row> {
         refused("in shadow mode UDP passes, and what would have been is counted", vlan(20, v4(any_udp()))),
         answer("a SYN in shadow mode", vlan(20, v6(segment_to(80, SYN))), R::HttpHandshake, SYN_ACK),
         redirect("a request in shadow mode", vlan(20, v4(intercepted(ACK | PSH, 70, 0))), R::HttpRequest),
-        drop("a ping in shadow mode", vlan(20, v6(Payload::Icmpv6(128))), R::Icmp),
+        drop("an ICMP message in shadow mode", vlan(20, v6(Payload::Icmpv6(200))), R::Icmp),
         drop(
             "a guest beyond its rate in shadow mode",
             vlan(20, sent_from([192, 0, 2, 54], [0; 16], by(FAST, v4(any_udp())))),

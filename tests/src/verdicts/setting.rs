@@ -102,7 +102,7 @@ pub const LINK_LOCAL_V6: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// Every node of the link.
 pub const ALL_NODES_V6: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-const fn in_guests(host: u8) -> [u8; 16] {
+pub(super) const fn in_guests(host: u8) -> [u8; 16] {
     [0x20, 1, 0x0d, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]
 }
 

@@ -43,6 +43,7 @@ fn to_portal(mac: [u8; 6], vlan: Option<u16>, v6: bool, guests: bool, source_por
         })
     } else {
         Network::V4(Ipv4 {
+            ttl: 64,
             source: if guests { GUEST_V4 } else { CLIENT_V4 },
             destination: GATEWAY_V4,
             options: Vec::new(),

@@ -119,7 +119,10 @@ const STRANGERS_RECEIVE: [Reason; 14] = [
 ];
 
 /// What a stranger's frame may pass for: design lines 1 to 4.
-const STRANGERS_PASS: [Reason; 11] = [
+const STRANGERS_PASS: [Reason; 14] = [
+    Reason::IcmpError,
+    Reason::Echo,
+    Reason::Igmp,
     Reason::Arp,
     Reason::Eapol,
     Reason::NeighborDiscovery,
@@ -335,6 +338,7 @@ fn ipv4() -> BoxedStrategy<Ipv4> {
                 Ipv4 {
                     source,
                     destination,
+                    ttl: if matches!(payload, Payload::Bytes { protocol: 2, .. }) { 1 } else { 64 },
                     options,
                     flags_and_offset,
                     length_error,
@@ -399,6 +403,13 @@ fn payload() -> BoxedStrategy<Payload> {
         2 => kind().prop_map(Payload::RouterAlert),
         2 => any::<u8>().prop_map(Payload::Other),
         3 => discovery(),
+        2 => report(),
+        1 => prop::sample::select(vec![0x11u8, 0x12, 0x16, 0x17, 0x22]).prop_map(|kind| {
+            Payload::Bytes { protocol: 2, what: "IGMP".into(), bytes: vec![kind, 0, 0, 0, 0, 0, 0, 0] }
+        }),
+        1 => prop::sample::select(vec![(1u8, 8u8), (1, 0), (58, 128), (58, 129)]).prop_map(|(protocol, kind)| {
+            Payload::Bytes { protocol, what: "a ping".into(), bytes: [&[kind, 0, 0, 0, 0, 1, 0, 1][..], &[0; 56]].concat() }
+        }),
         2 => dhcp(),
     ]
     .boxed()
@@ -429,6 +440,48 @@ fn discovery() -> impl Strategy<Value = Payload> {
             Payload::Bytes { protocol: 58, what: "discovery".into(), bytes: [head, options.concat()].concat() }
         },
     )
+}
+
+/// ICMP errors about segments of this station and others.
+fn report() -> impl Strategy<Value = Payload> {
+    let segment = |port| {
+        Payload::Tcp(Tcp {
+            source_port: port,
+            destination_port: 40_000,
+            seq: 1,
+            ack: Ack::Number(1),
+            flags: 0x10,
+            options: 0,
+            data: 0,
+            data_offset: None,
+        })
+    };
+    let v4 = (prop::sample::select(vec![GATEWAY_V4, GARDEN_V4, NAMED_V4, SITE_V4]), source_v4(), port(), any::<u8>())
+        .prop_map(move |(source, destination, port, odd)| {
+            let version_and_ihl = (odd < 8).then_some(0x46);
+            let flags_and_offset = if (8..16).contains(&odd) { 1 } else { 0x4000 };
+            let (options, length_error, bad_checksum, payload) = (Vec::new(), 0, false, segment(port));
+            Network::V4(Ipv4 {
+                source,
+                destination,
+                ttl: 64,
+                options,
+                flags_and_offset,
+                length_error,
+                bad_checksum,
+                version_and_ihl,
+                payload,
+            })
+        });
+    let v6 = (prop::sample::select(vec![GATEWAY_V6, GARDEN_V6, NAMED_V6, SITE_V6]), source_v6(), port()).prop_map(
+        move |(source, destination, port)| {
+            let (extensions, payload) = (Vec::new(), segment(port));
+            Network::V6(Ipv6 { source, destination, hop_limit: 64, length_error: 0, version: 6, extensions, payload })
+        },
+    );
+    let v4 = (prop::sample::select(vec![3u8, 11, 12]), v4);
+    let v6 = (prop::sample::select(vec![1u8, 2, 3, 4]), v6);
+    prop_oneof![v4, v6].prop_map(|(kind, quoted)| Payload::Error { kind, quoted: Box::new(quoted) })
 }
 
 /// DHCP and DHCPv6 clients' messages with some options, right ones and others.

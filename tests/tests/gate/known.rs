@@ -71,6 +71,7 @@ impl Ask {
         });
         let network = match self.family {
             Family::V4 => Network::V4(Ipv4 {
+                ttl: 64,
                 source: CLIENT_V4,
                 destination: SITE_V4,
                 options: Vec::new(),

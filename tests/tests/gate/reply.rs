@@ -6,6 +6,8 @@ use portal_lab::verdicts::Reply;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 const RST: u8 = 0x04;
 const GROUP: u8 = 1;
 
@@ -59,8 +61,11 @@ pub(crate) fn check_answer(cause: &[u8], answer: &[u8]) -> Result<(), String> {
             demand(protocol == TCP, "TCP in answer to something else")?;
             demand(cause[payload_at + 13] & RST == 0, "an answer to a reset")
         }
-        // Never to ICMP, errors or not.
-        _ => demand(protocol == UDP, "ICMP in answer to something else than UDP"),
+        // Never to an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4): of ICMP, to echo requests alone.
+        _ => {
+            let is_ping = matches!((protocol, cause[payload_at]), (ICMP, 8) | (ICMPV6, 128));
+            demand(protocol == UDP || is_ping, "ICMP in answer to something else than UDP and pings")
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
         Action, Case, Decision, Tables,
         network::{Kind, Network},
         questions::{self, Datagram},
+        quoted::{self, Quoted},
         stranger::permitted,
     },
     Passage, is_gateways, is_ip,
@@ -121,14 +122,6 @@ pub fn inquire<F: Frame + ?Sized, T: Tables>(
     if matches!(reason, Reason::Dns) && config.has_names() && !passage.relayed {
         case.decision.action = Action::Redirect;
     }
-}
-
-/// A packet inside of an ICMP error: what the station has sent (RFC 792, RFC 4443 section 3).
-struct Quoted {
-    source: [u64; 2],
-    destination: [u64; 2],
-    protocol: u8,
-    at: usize,
 }
 
 impl<F: Frame + ?Sized, T: Tables> Asker<'_, F, T> {
@@ -277,7 +270,7 @@ impl<F: Frame + ?Sized, T: Tables> Asker<'_, F, T> {
         match kind {
             icmp::ECHO_REQUEST | icmp::ECHO_REPLY => self.echo(),
             icmp::DESTINATION_UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
-                self.related(self.quoted_v4(at + ERROR_LEN))
+                self.related(quoted::v4(self.frame, at + ERROR_LEN))
             }
             _ => Err(Reason::ToStranger),
         }
@@ -309,7 +302,7 @@ impl<F: Frame + ?Sized, T: Tables> Asker<'_, F, T> {
             icmpv6::DESTINATION_UNREACHABLE
             | icmpv6::PACKET_TOO_BIG
             | icmpv6::TIME_EXCEEDED
-            | icmpv6::PARAMETER_PROBLEM => self.related(self.quoted_v6(at + ERROR_LEN)),
+            | icmpv6::PARAMETER_PROBLEM => self.related(quoted::v6(self.frame, at + ERROR_LEN)),
             _ => Err(Reason::ToStranger),
         }
     }
@@ -318,35 +311,6 @@ impl<F: Frame + ?Sized, T: Tables> Asker<'_, F, T> {
     fn echo(&self) -> Result<Reason, Reason> {
         // Forwarded ones from the gateway's address are gone by now.
         if self.is_from_gateway() { Ok(Reason::GatewayEcho) } else { Err(Reason::ToStranger) }
-    }
-
-    #[inline(always)]
-    fn quoted_v4(&self, at: usize) -> Option<Quoted> {
-        const LEN: usize = Family::V4.header_len();
-        const WITHOUT_OPTIONS: u8 = 0x45;
-        let h = self.frame.read::<LEN>(at)?;
-        // A fragment that is not the first has no ports.
-        if h[0] != WITHOUT_OPTIONS || u16::from_be_bytes([h[6], h[7]]) & 0x1fff != 0 {
-            return None;
-        }
-        let word = |i: usize| super::super::network::mapped(u32::from_be_bytes([h[i], h[i + 1], h[i + 2], h[i + 3]]));
-        Some(Quoted { source: word(12), destination: word(16), protocol: h[9], at: at + LEN })
-    }
-
-    #[inline(always)]
-    fn quoted_v6(&self, at: usize) -> Option<Quoted> {
-        const LEN: usize = Family::V6.header_len();
-        let h = self.frame.read::<8>(at)?;
-        if h[0] >> 4 != 6 {
-            return None;
-        }
-        let half = |i: usize| self.frame.read::<8>(at + i).map(u64::from_be_bytes);
-        Some(Quoted {
-            source: [half(8)?, half(16)?],
-            destination: [half(24)?, half(32)?],
-            protocol: h[6],
-            at: at + LEN,
-        })
     }
 
     /// An error about what this station has sent, if it may have been sent: to a destination that is permitted; and where only what was asked is answered,

@@ -726,3 +726,17 @@ fn in_shadow_mode_the_page_knows_its_client_whatever_the_budget_says() {
         assert_eq!(world.0.connections.borrow().len(), if limit == Limit::NONE { 3 } else { 2 });
     }
 }
+
+#[test]
+fn an_address_that_cannot_be_noted_makes_its_client_a_stranger() {
+    for address in [host(10), host_v6(10)] {
+        let mut world = World::new(Strictness::Learn);
+        world.log_in(ONE, 0, |session| session);
+        world.0.owners_room = 0;
+        let reason = world.send(&anything(ONE, address));
+        assert_eq!(reason, Reason::UdpRefused, "{address:?}: never an unprotected member");
+        assert!(world.told().contains(&Kind::TooManyAddresses), "{address:?}");
+        world.0.owners_room = 1;
+        assert_eq!(world.send(&anything(ONE, address)), Reason::Authorized, "{address:?}: with room again");
+    }
+}
