@@ -279,7 +279,7 @@ mod tests {
             set_no_new_privs(true).unwrap();
             // This thread alone, not the test's others.
             seccompiler::apply_filter(&filter().unwrap()).unwrap();
-            let executed = std::process::Command::new("/bin/true").status().unwrap_err();
+            let executed = portal_tools::command("/bin/true").status().unwrap_err();
             assert_eq!(executed.raw_os_error(), Some(libc::EPERM));
             let place = tempfile::tempdir().unwrap();
             let mount = |kind: &str, flags| rustix::mount::mount("none", place.path(), kind, flags, None);

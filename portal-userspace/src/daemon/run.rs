@@ -204,15 +204,19 @@ impl Setup {
         if tokio::time::timeout(DRAIN, draining).await.is_err() {
             info!("requests in progress were cut off");
         }
-        // What was done to the pins in the last two seconds would open the network now.
-        match pinned.look_after() {
-            Ok(done) => done.iter().for_each(|what| warn!("{what}")),
-            Err(e) => tracing::error!(error = format!("{e:#}"), "the pins are not as they should be"),
-        }
+        look_after_a_last_time(&pinned);
         if cause.is_ok() {
             info!("portald ends; the gate stays: guests stay in, strangers stay out");
         }
         cause
+    }
+}
+
+/// Mends what was done to the pins in the last two seconds: it would open the network once the daemon has ended.
+fn look_after_a_last_time(pins: &Pins) {
+    match pins.look_after() {
+        Ok(done) => done.iter().for_each(|what| warn!("{what}")),
+        Err(e) => tracing::error!(error = format!("{e:#}"), "the pins are not as they should be"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Quotas of a day and bars, over the kernel's own tables: what the gate would write there is written by the tests.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use portal_common::tables::ClientState;
 
@@ -54,7 +54,7 @@ struct Bpffs(tempfile::TempDir);
 impl Bpffs {
     fn mount() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
+        let mounted = portal_tools::command("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status().unwrap();
         assert!(mounted.success(), "mounting needs root");
         Self(directory)
     }
@@ -63,7 +63,7 @@ impl Bpffs {
 impl Drop for Bpffs {
     fn drop(&mut self) {
         // Where it fails, the directory stays, and nothing depends on it.
-        let _: std::io::Result<std::process::ExitStatus> = Command::new("umount").arg(self.0.path()).status();
+        let _: std::io::Result<std::process::ExitStatus> = portal_tools::command("umount").arg(self.0.path()).status();
     }
 }
 

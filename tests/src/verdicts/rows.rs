@@ -615,7 +615,7 @@ fn link() -> Vec<Row> {
         pass(
             "a DHCP client without an address",
             with_v4(Frame { destination: BROADCAST, ..packet_v4([255; 4], dhcp(STRANGER, &[])) }, |p| {
-                p.source = [0; 4]
+                p.source = [0; 4];
             }),
             R::Dhcp,
         ),

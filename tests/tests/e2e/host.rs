@@ -96,7 +96,7 @@ fn a_pin_directory_that_another_user_can_change_is_refused() -> Result<()> {
     for directory in [&pins, &version(&lab)?] {
         let mode = fs::metadata(directory)?.mode() & 0o7777;
         ensure!(mode == 0o700, "{}: {mode:o}", directory.display());
-        let locked = as_stranger(Command::new("flock").args(["--nonblock"]).arg(directory).arg("true"))?;
+        let locked = as_stranger(portal_tools::command("flock").args(["--nonblock"]).arg(directory).arg("true"))?;
         ensure!(locked != Some(0), "another user locks {}", directory.display());
     }
     // And so it does beside another portald.
@@ -147,7 +147,7 @@ fn whatever_happens_to_the_pins_the_next_crash_opens_nothing() -> Result<()> {
             "it is mounted anew by somebody",
             &|| {
                 unmount(lab.bpffs(), UnmountFlags::DETACH)?;
-                succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(lab.bpffs()))?;
+                succeed(portal_tools::command("mount").args(["-t", "bpf", "bpf"]).arg(lab.bpffs()))?;
                 Ok(())
             },
             "somebody has removed it",
@@ -252,7 +252,7 @@ fn portald_starts_with_the_capabilities_that_it_names_and_no_others() -> Result<
     wait_for("a complaint", NOTICE, || service.log().contains("the network is OPEN; mount it").then_some(()))
         .with_context(|| service.log())?;
     a_stranger(&lab.guest)?;
-    succeed(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(lab.bpffs()))?;
+    succeed(portal_tools::command("mount").args(["-t", "bpf", "bpf"]).arg(lab.bpffs()))?;
     wait_for("the pins", NOTICE, || names(&directory).is_ok_and(|names| names == pinned).then_some(()))
         .with_context(|| service.log())
 }

@@ -1,6 +1,9 @@
 //! Two guest networks on one daemon, each with its own policy; and shadow mode.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use etherparse::PacketBuilder;
@@ -8,7 +11,7 @@ use portal_lab::{
     Lab, Namespace, Portald, Settings,
     addresses::{
         GATEWAY_MAC, GUEST_INTERFACE, GUEST_MAC, GUEST_V4, PORTAL_PORT, PORTAL_URL, SECOND_GATEWAY_V4,
-        SECOND_GATEWAY_V6, SECOND_INTERFACE, SITE_V4, VISITOR_MAC, mac,
+        SECOND_GATEWAY_V6, SECOND_INTERFACE, SITE_V4, UPLINK_V4, VISITOR_MAC, VISITOR_V4, mac,
     },
     clients::http::{self, Family},
     portald::{config_text, portalctl_json},
@@ -164,15 +167,19 @@ fn networks_in_vlans_are_answered_under_their_tags_with_their_own_portal() -> Re
     let _portald = Portald::start_with(&lab, &format!("{}\n{zones}", config_text(&lab, &Settings::default())), &[])?;
     let list = portalctl_json(&lab, &["zones", "list"])?;
     let wire = lab.guest.enter(|| Ok(Wire::open("eth0")?))?;
-    for (port, (name, tags)) in
-        (40_001..).zip([("guest", &[][..]), ("one", &[0x81, 0, 0, 10]), ("two", &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 10])])
-    {
+    // Each network's clients send from its own addresses: those of its gateway's interface.
+    let on_the_uplink = Ipv4Addr::from(u32::from(UPLINK_V4) + 9);
+    for (port, (name, tags, source)) in (40_001..).zip([
+        ("guest", &[][..], GUEST_V4),
+        ("one", &[0x81, 0, 0, 10], on_the_uplink),
+        ("two", &[0x88, 0xa8, 0, 100, 0x81, 0, 0, 10], VISITOR_V4),
+    ]) {
         let zones = list["zones"].as_array().context("no zones")?;
         let zone = zones.iter().find(|zone| zone["name"] == name).with_context(|| format!("no {name}: {list}"))?;
         let [gateway_mac, url] = ["gateway_mac", "url_v4"].map(|field| zone[field].as_str().unwrap_or_default());
         let tcp = |sequence| {
             let packet = PacketBuilder::ethernet2(mac(GUEST_MAC), mac(gateway_mac));
-            packet.ipv4(GUEST_V4.octets(), SITE_V4.octets(), 64).tcp(port, 80, sequence, 65_535)
+            packet.ipv4(source.octets(), SITE_V4.octets(), 64).tcp(port, 80, sequence, 65_535)
         };
         let tagged = |mut frame: Vec<u8>| {
             frame.splice(12..12, tags.iter().copied());
