@@ -98,6 +98,40 @@ impl<const BYTES: bool> From<Budget<BYTES>> for String {
     }
 }
 
+/// How many clients may log in on a network in a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LoginRate(Budget<false>);
+
+impl LoginRate {
+    /// The limit, if there is one.
+    pub const fn get(self) -> Option<Bucket> {
+        self.0.get()
+    }
+}
+
+impl Default for LoginRate {
+    /// 10,000 phones that arrive within five minutes are 34 a second; the doors' opening is one wave. Whoever invents MAC addresses gets no more than 17,000
+    /// sessions in the five minutes after which they may be given up: a quarter of the default table.
+    fn default() -> Self {
+        Self(Budget::of(50, 2_000))
+    }
+}
+
+impl TryFrom<String> for LoginRate {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<LoginRate> for String {
+    fn from(rate: LoginRate) -> Self {
+        rate.0.into()
+    }
+}
+
 super::section::section! {
     /// What each stranger may use up before it logs in.
     Budgets,

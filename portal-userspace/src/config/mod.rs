@@ -27,7 +27,7 @@ use crate::{garden::rules::GardenRule, responder::probes};
 
 pub use crate::net::XdpMode;
 pub use bar::{BarTime, QuotaPer};
-pub use budgets::{Bucket, Budget, Budgets, BudgetsOverride};
+pub use budgets::{Bucket, Budget, Budgets, BudgetsOverride, LoginRate};
 pub use effective::{Effective, ResolveError, Url};
 pub use error::ConfigError;
 pub use limits::{SessionLimits, SessionLimitsOverride};
@@ -130,6 +130,8 @@ pub struct Limits {
     pub login_connections: Count<512, 8, 65_536>,
     /// Open connections to the login page of one client.
     pub login_connections_per_client: Count<16, 1, 1_024>,
+    /// How many clients may log in on a network in a time.
+    pub logins: LoginRate,
 }
 
 /// Where things are kept.

@@ -172,6 +172,7 @@ const fn session_event(cause: Cause) -> &'static str {
         Cause::Idle => "idle",
         // The kernel's event of the frame that was too many is `quota_spent`.
         Cause::Quota => "quota",
+        Cause::Evicted => "evicted",
     }
 }
 

@@ -26,6 +26,8 @@ pub enum Cause {
     Idle,
     /// The client had used up its quota.
     Quota,
+    /// The table was full, and the client was never seen, or not for long.
+    Evicted,
 }
 
 impl Cause {
@@ -39,6 +41,7 @@ impl Cause {
             Self::Expired => "expired",
             Self::Idle => "idle",
             Self::Quota => "quota",
+            Self::Evicted => "evicted",
         }
     }
 }

@@ -5,6 +5,7 @@ mod bar_file;
 mod barring;
 mod bars;
 mod events;
+mod eviction;
 mod grant;
 pub mod image;
 mod ledger;
@@ -41,7 +42,7 @@ pub use view::{BarView, ClientView, FlowView, LimitsView};
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// Every place is taken by a live session.
-    #[error("all {capacity} places of the session table are taken by clients that are logged in")]
+    #[error("all {capacity} places of the session table are taken by clients that are logged in and were seen of late")]
     Full {
         /// How many sessions the table holds.
         capacity: u32,

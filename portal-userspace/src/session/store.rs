@@ -14,6 +14,7 @@ use super::{
     Cause, ClientView, Clocks, SessionError, SessionEvents,
     admission::QuotaPolicy,
     barring::{Account, Records},
+    eviction::{self, Candidates, Gathering},
     slots::Slots,
 };
 use crate::{
@@ -22,10 +23,12 @@ use crate::{
     net::Mac,
 };
 
-/// A full table is searched for sessions that are over at most this often, so that strangers can't keep the daemon busy.
+/// A full table is searched for sessions that are over, or may be given up, at most this often, so that strangers can't keep the daemon busy.
 const SWEEP_WHEN_FULL_EVERY: Duration = Duration::from_secs(1);
 /// Nor for more than one part in this many of the time: a search of a large table takes long.
 const SEARCH_SHARE: u32 = 20;
+/// How often a login tries to get a place of a full table: others may be faster at the one that was made for it.
+const TRIES_WHEN_FULL: u32 = 4;
 
 /// The sessions of all zones.
 pub struct SessionStore {
@@ -40,6 +43,8 @@ pub struct SessionStore {
     writing: Mutex<()>,
     /// Held while a full table is searched; when it may be searched again.
     pub(super) search: Mutex<Option<Instant>>,
+    /// Whom a full table gives up next. Never locked before `search` or `writing`, and never over them.
+    candidates: Mutex<Candidates>,
 }
 
 /// A client's session, and what it has carried.
@@ -81,6 +86,7 @@ impl SessionStore {
             events: SessionEvents::default(),
             writing: Mutex::default(),
             search: Mutex::default(),
+            candidates: Mutex::default(),
         })
     }
 
@@ -138,9 +144,21 @@ impl SessionStore {
         ClientView::new(zone, entry, bound, self.quota_of(entry, now_ns), now_ns)
     }
 
-    /// Removes sessions that are over; how many. Up to a microsecond for each session: not for an async task.
+    /// Removes sessions that are over, and notes whom a full table may give up; how many were removed. Up to a microsecond for each session: not for an
+    /// async task.
     pub fn sweep(&self) -> Result<usize, SessionError> {
-        let over = self.find(|_| true, |entry, now| entry.over(now).is_some());
+        let mut gathering = Gathering::default();
+        let over = self.find(
+            |_| true,
+            |entry, now| {
+                let over = entry.over(now).is_some();
+                if !over {
+                    gathering.meet(entry, now);
+                }
+                over
+            },
+        );
+        *self.candidates() = gathering.finish();
         let mut removed = 0;
         for entry in over {
             removed += usize::from(self.end_if_over(entry.client)?);
@@ -192,7 +210,11 @@ impl SessionStore {
     }
 
     /// The entries of these clients for which this is so at this instant, each client once, in the order of zones and MAC addresses. A walk: not for an async task.
-    pub(super) fn find(&self, whose: impl Fn(ClientKey) -> bool, wanted: impl Fn(&Entry, u64) -> bool) -> Vec<Entry> {
+    pub(super) fn find(
+        &self,
+        whose: impl Fn(ClientKey) -> bool,
+        mut wanted: impl FnMut(&Entry, u64) -> bool,
+    ) -> Vec<Entry> {
         let now = clock::now_ns();
         let mut found = Vec::new();
         for (client, session) in self.table.find(|client, _| whose(client)) {
@@ -231,17 +253,20 @@ impl SessionStore {
     /// Writes the client's session as `session` makes it of the instant, the running one, the place of its state, and the quota that is left to a client
     /// that logs in without a running one. A client that is kept out gets none.
     ///
-    /// When this returns, the kernel has it. A full table is searched first: not for an async task.
+    /// When this returns, the kernel has it. A full table is searched first, and gives up whoever was never seen, or not for long: not for an async task.
     pub(super) fn write(
         &self,
         client: ClientKey,
         account: Account,
         session: impl Fn(u64, Option<&Session>, u32, Option<u64>) -> Session,
     ) -> Result<Entry, SessionError> {
-        match self.try_write(client, account, &session) {
-            Err(SessionError::Full { .. }) if self.make_room()? => self.try_write(client, account, &session),
-            other => other,
+        for _ in 1..TRIES_WHEN_FULL {
+            match self.try_write(client, account, &session) {
+                Err(SessionError::Full { .. }) if self.make_room()? => {}
+                other => return other,
+            }
         }
+        self.try_write(client, account, &session)
     }
 
     fn try_write(
@@ -312,8 +337,42 @@ impl SessionStore {
         Ok(())
     }
 
-    /// Removes sessions that are over from a full table; whether there were any. Nobody waits for it but the caller.
+    /// Makes room in a full table: removes sessions that are over, or else one that may be given up; whether there was any. Nobody waits for it but the
+    /// caller.
     fn make_room(&self) -> Result<bool, SessionError> {
+        let never_seen = self.candidates().begins_with_never_seen();
+        // Before somebody goes who was seen once: the last walk may have been too early for others that were not.
+        Ok(!never_seen && self.search()? || self.give_up_one()?)
+    }
+
+    /// Gives up the next one of those that the last walk found; whether there was one.
+    fn give_up_one(&self) -> Result<bool, SessionError> {
+        loop {
+            // A statement of its own, so that the list is free again.
+            let next = self.candidates().take();
+            let Some(client) = next else { return Ok(false) };
+            if self.give_up(client)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Ends the client's session if it is over by now, or still may be given up; whether it was.
+    fn give_up(&self, client: ClientKey) -> Result<bool, SessionError> {
+        let _writing = self.lock();
+        let Some(entry) = self.read(client) else { return Ok(false) };
+        let now = clock::now_ns();
+        let cause = entry.over(now).or_else(|| eviction::rank(&entry, now).map(|_| Cause::Evicted));
+        cause.map_or(Ok(false), |cause| self.end(&entry, cause).map(|()| true))
+    }
+
+    fn candidates(&self) -> MutexGuard<'_, Candidates> {
+        // Whatever is in it is looked at again.
+        self.candidates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Searches a full table, if that was not done a moment ago; whether sessions were over.
+    fn search(&self) -> Result<bool, SessionError> {
         // Where another search is under way, this one would find nothing more.
         let Ok(mut next) = self.search.try_lock() else { return Ok(false) };
         let begin = Instant::now();

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use portal_common::tables::{Address, ClientState, OwnedAddress};
+use proptest::prelude::*;
 use tokio::sync::watch;
 
 use super::*;
@@ -123,6 +124,106 @@ fn a_full_table_makes_room_by_what_has_expired_and_else_says_so() {
     service.login(mac(9)).unwrap();
     assert_eq!(service.list().unwrap().len(), 4);
     assert_eq!(in_kernel(&service, mac(2)), None);
+}
+
+/// Puts a session into the table that began this many seconds ago, and whose client was last seen so many seconds ago.
+fn begun(service: &SessionService, mac: Mac, begun: u64, seen: Option<u64>) {
+    let ago = |seconds: u64| clock::now_ns().saturating_sub(seconds * 1_000_000_000).max(1);
+    service.login(mac).unwrap();
+    let new = in_kernel(service, mac).unwrap();
+    let earlier = KernelLimits::of(&new).session(ago(begun), new.expires_ns(), new.slot());
+    service.store.table.insert(service.key(mac), earlier).unwrap();
+    carry(service, mac, |state| state.last_seen_ns = seen.map_or(0, ago));
+}
+
+#[test]
+fn a_full_table_gives_up_the_never_seen_then_the_longest_unseen_and_never_an_active_guest() {
+    let service = limited(6, "8h", "quota = \"1MB\"\n");
+    service.allow_forever(mac(0)).unwrap();
+    begun(&service, mac(1), 3_000, Some(0));
+    begun(&service, mac(2), 3_000, Some(400));
+    begun(&service, mac(3), 3_000, Some(900));
+    carry(&service, mac(3), |state| state.quota_used = 1_000);
+    begun(&service, mac(4), 20, None);
+    begun(&service, mac(5), 30, None);
+    let mut events = service.store.events().subscribe();
+    for (new, gives_way) in [(11, 5), (12, 4), (13, 3), (14, 2)] {
+        *service.store.search.lock().unwrap() = None;
+        service.login(mac(new)).unwrap();
+        let (gone, come) = (events.try_recv().unwrap(), events.try_recv().unwrap());
+        assert_eq!((gone.mac, gone.cause, gone.cause.name()), (mac(gives_way), Cause::Evicted, "evicted"), "{new}");
+        assert_eq!((come.mac, come.cause), (mac(new), Cause::Login));
+        assert_eq!(in_kernel(&service, mac(gives_way)), None);
+    }
+    *service.store.search.lock().unwrap() = None;
+    assert!(matches!(service.login(mac(15)), Err(SessionError::Full { capacity: 6 })), "all others are active, or new");
+    assert!(service.show(mac(0)).is_ok() && service.show(mac(1)).is_ok());
+    service.revoke(mac(14)).unwrap();
+    let again = service.login(mac(3)).unwrap().limits;
+    assert_eq!(again.quota_remaining_bytes, Some(999_000), "what it used before it was given up counts");
+}
+
+#[test]
+fn who_is_seen_or_renewed_after_the_walk_is_not_given_up() {
+    let service = service(3, "8h");
+    for i in 0..3 {
+        begun(&service, mac(i), 60, None);
+    }
+    service.store.sweep().unwrap();
+    carry(&service, mac(0), |state| state.last_seen_ns = clock::now_ns());
+    service.logout(mac(1)).unwrap();
+    service.login(mac(1)).unwrap();
+    service.login(mac(7)).expect("one is left that was never seen");
+    assert!(service.show(mac(0)).is_ok() && service.show(mac(1)).is_ok() && service.show(mac(2)).is_err());
+    assert!(matches!(service.login(mac(8)), Err(SessionError::Full { .. })));
+}
+
+#[test]
+fn one_walk_makes_room_for_many_logins() {
+    let service = service(200, "8h");
+    for i in 0..200 {
+        begun(&service, mac(i), 60, None);
+    }
+    let later = Instant::now() + Duration::from_hours(1);
+    service.store.sweep().unwrap();
+    // From here on no walk is made.
+    *service.store.search.lock().unwrap() = Some(later);
+    for i in 0..200 {
+        let [_, n] = u16::to_be_bytes(i);
+        service.login(Mac::new([0x02, 0, 0x5e, 0x20, 0, n]).unwrap()).unwrap();
+    }
+    assert!(matches!(service.login(mac(1)), Err(SessionError::Full { .. })));
+    assert_eq!(service.count().unwrap(), 200);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn no_flood_of_logins_ends_an_active_session(
+        before in proptest::collection::vec((0u64..2_000, proptest::option::of(0u64..2_000)), 1..24),
+        flood in 1u8..40,
+    ) {
+        let service = service(u32::try_from(before.len()).unwrap(), "8h");
+        // A second on either side of the bounds may pass while the test runs.
+        let clear = |(begun, seen): (u64, Option<u64>)| seen.map_or(begun, |seen| seen.min(begun));
+        let active = |guest: (u64, Option<u64>)| clear(guest) <= if guest.1.is_some() { 290 } else { 5 };
+        let idle = |guest: (u64, Option<u64>)| clear(guest) > if guest.1.is_some() { 301 } else { 11 };
+        for (i, (ago, seen)) in (0u8..).zip(&before) {
+            begun(&service, mac(i), *ago, *seen);
+        }
+        let mut admitted = 0;
+        for i in 0..flood {
+            *service.store.search.lock().unwrap() = None;
+            admitted += usize::from(service.login(mac(100 + i)).is_ok());
+        }
+        for (i, guest) in (0u8..).zip(&before) {
+            prop_assert!(!active(*guest) || service.show(mac(i)).is_ok(), "{:?} was given up", guest);
+        }
+        let (least, most) = (before.iter().filter(|guest| idle(**guest)).count(), before.iter().filter(|guest| !active(**guest)).count());
+        prop_assert!((least.min(flood.into())..=most).contains(&admitted), "{} of {}..{}", admitted, least, most);
+        prop_assert_eq!(service.count().unwrap(), before.len());
+    }
 }
 
 #[test]

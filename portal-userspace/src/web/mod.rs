@@ -3,6 +3,7 @@
 mod bind;
 mod host;
 mod page;
+mod rate;
 mod seldom;
 
 use std::{
@@ -29,9 +30,11 @@ use tokio::{
 use self::{
     host::Hosts,
     page::{Page, Pages},
+    rate::Logins,
     seldom::Seldom,
 };
 use crate::{
+    clock,
     config::{Limits, ZoneConfig},
     net::{Mac, serve},
     session::{ClientView, SessionError, SessionService},
@@ -67,15 +70,25 @@ struct Shared {
     by_address: serve::Crowd<IpAddr>,
     /// Bounds one client, however many addresses it has.
     by_client: serve::Places<Mac>,
+    /// Bounds all clients together, real and invented ones.
+    logins: Logins,
     warnings: Warnings,
 }
 
 /// What guests can cause at will.
-#[derive(Default)]
 struct Warnings {
     full: Seldom,
+    busy: Seldom,
     no_station: Seldom,
     failed: Seldom,
+}
+
+impl Default for Warnings {
+    fn default() -> Self {
+        // An operator wants to see a flood of logins while it goes on.
+        let busy = Seldom::every(Duration::from_secs(10));
+        Self { full: Seldom::default(), busy, no_station: Seldom::default(), failed: Seldom::default() }
+    }
 }
 
 /// A connection, as the requests on it see it.
@@ -119,6 +132,7 @@ impl LoginPage {
             by_address: serve::Crowd::new(total, each),
             // In all it is bounded by the addresses.
             by_client: serve::Places::new(usize::MAX, each),
+            logins: Logins::new(limits.logins),
             warnings: Warnings::default(),
         });
         let router = Router::new()
@@ -261,6 +275,16 @@ async fn login(
         (_, Ok(Form(form))) if form.accept.as_deref() != Some("yes") => Page::NotAccepted,
         (Client::Unknown, Ok(_)) => Page::UnknownDevice,
         (Client::Failed, Ok(_)) => Page::Failed,
+        (Client::Known(mac), Ok(_)) if !shared.takes_login(mac) => {
+            if let Some(times) = shared.warnings.busy.count() {
+                let zone = shared.sessions.zone_name();
+                tracing::warn!(
+                    zone, client = %mac, times,
+                    "logins refused: more clients log in than `limits.logins` lets; an event with many guests needs more, and else somebody invents MAC addresses"
+                );
+            }
+            Page::Busy
+        }
         (Client::Known(mac), Ok(_)) => {
             let sessions = Arc::clone(&shared.sessions);
             // A full table is searched, which takes a while.
@@ -313,6 +337,13 @@ async fn to_start() -> Redirect {
 }
 
 impl Shared {
+    /// Whether the network's rate has room for this client. Who is in, or kept out, takes no place of it.
+    fn takes_login(&self, mac: Mac) -> bool {
+        // Where the kernel fails, the login itself says so.
+        let may_begin = self.sessions.show(mac).is_err() && !matches!(self.sessions.barred(mac), Ok(Some(_)));
+        !may_begin || self.logins.take(clock::now_ns())
+    }
+
     /// Who is behind the connection of this peer at this moment.
     fn client(&self, peer: SocketAddr) -> Client {
         match self.stations.station(peer) {

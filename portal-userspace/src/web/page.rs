@@ -29,6 +29,8 @@ pub(super) enum Page {
     Barred(Barred),
     /// Every place in the session table is taken.
     Full,
+    /// Too many log in at the moment.
+    Busy,
     /// There is nothing here.
     NotFound,
     /// Not with this method.
@@ -48,6 +50,8 @@ pub(super) struct Pages {
 }
 
 const TEMPLATE: &str = "page.html";
+/// When who comes while too many log in is to ask again: by then the default rate has taken another 250.
+const BUSY_RETRY_SECONDS: u64 = 5;
 
 impl Pages {
     /// Pages of the network with this name, these terms, and sessions of this length.
@@ -80,6 +84,7 @@ impl Pages {
                 headers.insert(header::CONTENT_SECURITY_POLICY, policy);
                 let retry_after = match page {
                     Page::Full => Some(60),
+                    Page::Busy => Some(BUSY_RETRY_SECONDS),
                     Page::Barred(Barred { left, .. }) => left.map(whole_seconds),
                     _ => None,
                 };
@@ -167,6 +172,13 @@ fn words(page: Page) -> Words {
             "message",
             "The network is full",
             "As many devices as this network can take are connected. Please try again in a few minutes.".into(),
+            again,
+        ),
+        Page::Busy => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "message",
+            "One moment, please",
+            "Many devices are connecting to this network right now. Please try again in a moment.".into(),
             again,
         ),
         Page::NotFound => (

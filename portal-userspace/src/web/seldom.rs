@@ -1,15 +1,18 @@
-//! Warnings that a guest can cause at will: counted, and written once a minute at most.
+//! Warnings that a guest can cause at will: counted, and written once in a while at most.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+/// How often where nothing else is said.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// One kind of warning.
-#[derive(Default)]
-pub(super) struct Seldom(Mutex<State>);
+pub(super) struct Seldom {
+    every: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -17,16 +20,27 @@ struct State {
     since: u64,
 }
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self::every(EVERY)
+    }
+}
+
 impl Seldom {
+    /// Written once in this time at most.
+    pub(super) fn every(every: Duration) -> Self {
+        Self { every, state: Mutex::default() }
+    }
+
     /// Counts one; where it is time to write, how many there have been since the last time, this one included.
     pub(super) fn count(&self) -> Option<u64> {
         self.count_at(Instant::now())
     }
 
     fn count_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.since += 1;
-        if state.written.is_some_and(|written| now.duration_since(written) < EVERY) {
+        if state.written.is_some_and(|written| now.duration_since(written) < self.every) {
             return None;
         }
         state.written = Some(now);

@@ -390,6 +390,37 @@ async fn a_connection_that_has_become_anothers_acts_for_nobody() {
 }
 
 #[tokio::test]
+async fn too_many_logins_are_asked_to_come_again_in_a_moment() {
+    let site = site(8, "[limits]\nlogins = \"1/s burst 1\"\n").await;
+    let begin = Instant::now();
+    site.note("127.0.0.4", Some("02:00:5e:10:00:04"));
+    site.note("::1", Some("02:00:5e:10:00:06"));
+    site.sessions.block("02:00:5e:10:00:04".parse().unwrap(), "2h".parse().unwrap(), None).unwrap();
+    let blocked = site.ask_from("127.0.0.4", post("/login", "accept=yes")).await;
+    assert_eq!(blocked.status(), StatusCode::FORBIDDEN, "who is kept out takes no place");
+    assert_eq!(site.ask(post("/login", "accept=yes")).await.status(), StatusCode::SEE_OTHER, "the first one is in");
+    for (sentence, from, station) in [("IPv4", "127.0.0.3", "02:00:5e:10:00:03"), ("IPv6", "::1", "02:00:5e:10:00:06")]
+    {
+        let answer = site.ask_from(from, post("/login", "accept=yes")).await;
+        assert!(begin.elapsed() < Duration::from_secs(1), "the machine is too slow for this test");
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{sentence}");
+        assert_eq!(answer.headers()["retry-after"], "5", "{sentence}");
+        assert!(text(&answer).contains("try again in a moment"), "{sentence}: {}", text(&answer));
+        assert!(!site.is_in(station), "{sentence}");
+    }
+    assert_eq!(
+        site.ask(post("/login", "accept=yes")).await.status(),
+        StatusCode::SEE_OTHER,
+        "who is in is not limited"
+    );
+    site.sessions.allow("02:00:5e:10:00:09".parse().unwrap(), None).expect("an operator is not limited");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let answer = site.ask_from("127.0.0.3", post("/login", "accept=yes")).await;
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER, "a moment later");
+    assert!(site.is_in("02:00:5e:10:00:03"));
+}
+
+#[tokio::test]
 async fn a_full_table_is_a_page_and_not_a_crash() {
     let site = site(1, "").await;
     site.sessions.allow("02:00:5e:10:00:99".parse().unwrap(), None).unwrap();
