@@ -10,7 +10,7 @@ use crate::{
     Reason,
     budget::Budgets,
     decide::{
-        Admission, Binding, Case, Datagram, Passage, Tables, admit, ask, bind, contradiction, depart, follow, is_asked,
+        Admission, Binding, Case, Delivery, Passage, Tables, admit, afford, ask, bind, contradiction, depart, follow,
         is_related, stranger,
     },
     event::Event,
@@ -228,6 +228,10 @@ impl Tables for HostTables {
         admit(self, request)
     }
 
+    fn afford(&self, delivery: &Delivery) -> Option<Reason> {
+        afford(self, delivery)
+    }
+
     fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case) {
         follow(frame, self, config, case);
     }
@@ -242,10 +246,6 @@ impl Tables for HostTables {
 
     fn ask<F: Frame + ?Sized>(&self, frame: &F, case: &Case) {
         ask(frame, self, case);
-    }
-
-    fn is_asked<F: Frame + ?Sized>(&self, frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
-        is_asked(frame, self, datagram, client)
     }
 
     fn depart<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, passage: Passage, case: &mut Case) {

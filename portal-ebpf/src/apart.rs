@@ -11,8 +11,8 @@ use portal_common::{
     Reason,
     budget::Class,
     decide::{
-        Admission, Binding, Datagram, Passage, Tables as _, admit, ask, bind, consider, contradiction, follow, inquire,
-        is_asked, is_related, stranger,
+        Admission, Binding, Delivery, Passage, Tables as _, Topic, admit, afford, ask, bind, check_asked, consider,
+        contradiction, follow, inquire, is_related, stranger,
     },
     tables::{Address, AddressWord, ClientKey, Strictness},
 };
@@ -29,6 +29,9 @@ const ANY_INTERFACE: u32 = 0;
 const LIVE: u64 = 1 << 63;
 const ESTRANGED: u64 = 1 << 62;
 const NO_CLASS: u64 = 0xff;
+const NO_TOPIC: u32 = 0;
+const DNS: u32 = 1;
+const NTP: u32 = 2;
 
 /// The place of the client's row.
 #[inline(always)]
@@ -85,19 +88,15 @@ pub(crate) fn call_ask(ctx: *mut xdp_md) {
     portal_ask(ctx);
 }
 
-/// [`is_asked`], of the frame of this context.
-#[inline(always)]
-pub(crate) fn call_asked(skb: *mut __sk_buff, datagram: &Datagram, station: ClientKey) -> bool {
-    let Datagram { client, server, .. } = *datagram;
-    portal_asked(skb, station.to_word(), client.to_word(), server.to_word(), datagram.to_word()) != 0
-}
-
 /// [`depart`], of the frame of this context.
 #[inline(always)]
 pub(crate) fn call_depart(live: bool, skb: *mut __sk_buff, passage: Passage) {
     let rest = passage.to_word() | if live { LIVE } else { 0 };
     if portal_consider(skb, rest) != 0 {
-        portal_inquire(skb, rest);
+        let topic = portal_inquire(rest);
+        if topic != NO_TOPIC {
+            portal_asked(skb, rest, topic.into());
+        }
     }
 }
 
@@ -112,6 +111,17 @@ pub(crate) fn call_admit(live: bool, request: &Admission) -> Option<Reason> {
     let rest = u64::from(bytes) << 8 | class | if live { LIVE } else { 0 } | if estranged { ESTRANGED } else { 0 };
     let [high, low] = claimed.words();
     match portal_admit(client.to_word(), high, low, rest, now_ns) {
+        0 => None,
+        refused => Some(Reason::of_admission(refused)),
+    }
+}
+
+/// [`afford`], across registers.
+#[inline(always)]
+pub(crate) fn call_afford(live: bool, delivery: &Delivery) -> Option<Reason> {
+    let Delivery { client, class, bytes, now_ns } = *delivery;
+    let rest = u64::from(bytes) << 8 | class as u64 | if live { LIVE } else { 0 };
+    match portal_afford(client.to_word(), rest, now_ns) {
         0 => None,
         refused => Some(Reason::of_admission(refused)),
     }
@@ -206,14 +216,6 @@ extern "C" fn portal_ask(ctx: *mut xdp_md) -> u32 {
     0
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn portal_asked(skb: *mut __sk_buff, station: u64, client: u64, server: u64, rest: u64) -> u32 {
-    let datagram = Datagram::from_word(rest, AddressWord::from_word(client), AddressWord::from_word(server));
-    let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
-    u32::from(is_asked(&Buffer::read(skb), &tables, &datagram, ClientKey::from_word(station)))
-}
-
 /// 1 where the tables are to be asked, else 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -225,13 +227,27 @@ extern "C" fn portal_consider(skb: *mut __sk_buff, rest: u64) -> u32 {
     u32::from(consider(&Buffer::over(skb), &tables, config, Passage::from_word(rest), case))
 }
 
+/// What must have been asked for.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn portal_inquire(skb: *mut __sk_buff, rest: u64) -> u32 {
+extern "C" fn portal_inquire(rest: u64) -> u32 {
+    let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return NO_TOPIC };
+    let tables = Kernel::<false>::departing(ANY_INTERFACE, ptr::null_mut());
+    let Some(config) = tables.config(case.client().zone()) else { return NO_TOPIC };
+    match inquire(&tables, config, Passage::from_word(rest), case) {
+        None => NO_TOPIC,
+        Some(Topic::Dns) => DNS,
+        Some(Topic::Ntp) => NTP,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_asked(skb: *mut __sk_buff, rest: u64, topic: u64) -> u32 {
     let Some(case) = case(if rest & LIVE == 0 { Program::ExplainOut } else { Program::Meter }) else { return 0 };
     let tables = Kernel::<false>::departing(ANY_INTERFACE, skb);
-    let Some(config) = tables.config(case.client().zone()) else { return 0 };
-    inquire(&Buffer::read(skb), &tables, config, Passage::from_word(rest), case);
+    let topic = if topic == u64::from(NTP) { Topic::Ntp } else { Topic::Dns };
+    check_asked(&Buffer::read(skb), &tables, topic, case);
     0
 }
 
@@ -250,6 +266,23 @@ extern "C" fn portal_admit(client: u64, high: u64, low: u64, rest: u64, now_ns: 
         admit(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
     } else {
         admit(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &request)
+    };
+    match refused {
+        Some(reason) => reason as u32,
+        None => 0,
+    }
+}
+
+/// As [`portal_admit`]; where there is no class, which cannot be, the number of the missing configuration.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn portal_afford(client: u64, rest: u64, now_ns: u64) -> u32 {
+    let Some(class) = Class::from_number((rest & 0xff) as u32) else { return Reason::ConfigMissing as u32 };
+    let delivery = Delivery { client: ClientKey::from_word(client), class, bytes: (rest >> 8) as u32, now_ns };
+    let refused = if rest & LIVE == 0 {
+        afford(&Kernel::<false>::arriving(ANY_INTERFACE, ptr::null_mut()), &delivery)
+    } else {
+        afford(&Kernel::<true>::arriving(ANY_INTERFACE, ptr::null_mut()), &delivery)
     };
     match refused {
         Some(reason) => reason as u32,

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use portal_common::{
     Reason, bucket,
     budget::{Budgets, Limit},
-    decide::{Admission, Binding, Case, Datagram, Member, Passage, Tables},
+    decide::{Admission, Binding, Case, Delivery, Member, Passage, Tables},
     event::{Event, Lost},
     frame::Frame,
     reason::REASON_SLOTS,
@@ -317,6 +317,11 @@ impl<const L: bool> Tables for Kernel<L> {
     }
 
     #[inline(always)]
+    fn afford(&self, delivery: &Delivery) -> Option<Reason> {
+        apart::call_afford(L, delivery)
+    }
+
+    #[inline(always)]
     fn follow<F: Frame + ?Sized>(&self, _frame: &F, _config: &GateConfig, _case: &mut Case) {
         apart::call_follow(L, self.ctx);
     }
@@ -340,11 +345,6 @@ impl<const L: bool> Tables for Kernel<L> {
         if L {
             apart::call_ask(self.ctx);
         }
-    }
-
-    #[inline(always)]
-    fn is_asked<F: Frame + ?Sized>(&self, _frame: &F, datagram: &Datagram, client: ClientKey) -> bool {
-        apart::call_asked(self.skb, datagram, client)
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ pub use addresses::{Binding, bind, is_bound};
 pub use connection::follow;
 pub use familiar::{Familiar, familiar};
 pub use outbound::{Departure, Outbound, OutboundVerdict, Passage, consider, depart, inquire, outbound};
-pub use questions::{Datagram, Topic, ask, is_asked};
+pub use questions::{Topic, ask, check_asked};
 
 use self::{link::Link, member::Estranged, network::Network, outbound::Inquiry};
 use crate::{
@@ -105,6 +105,8 @@ pub trait Tables {
     fn bind(&self, request: &Binding) -> bool;
     /// [`admit`], which the kernel's verifier is given as a function by itself.
     fn admit(&self, request: &Admission) -> Option<Reason>;
+    /// [`afford`], which the kernel's verifier is given as a function by itself.
+    fn afford(&self, delivery: &Delivery) -> Option<Reason>;
     /// [`follow`], which the kernel's verifier is given as a function by itself.
     fn follow<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, case: &mut Case);
     /// When a stranger asked this last: nanoseconds of CLOCK_MONOTONIC.
@@ -113,9 +115,7 @@ pub trait Tables {
     fn note_question(&self, question: &Question, now_ns: u64);
     /// [`ask`], which the kernel's verifier is given as a function by itself.
     fn ask<F: Frame + ?Sized>(&self, frame: &F, case: &Case);
-    /// [`is_asked`], which the kernel's verifier is given as a function by itself.
-    fn is_asked<F: Frame + ?Sized>(&self, frame: &F, datagram: &Datagram, client: ClientKey) -> bool;
-    /// [`depart`], which the kernel's verifier is given as two functions by themselves.
+    /// [`depart`], which the kernel's verifier is given as three functions by themselves.
     fn depart<F: Frame + ?Sized>(&self, frame: &F, config: &GateConfig, passage: Passage, case: &mut Case);
     /// Now, in nanoseconds of CLOCK_MONOTONIC.
     fn now_ns(&self) -> u64;
@@ -474,6 +474,28 @@ pub fn admit<T: Tables>(tables: &T, request: &Admission) -> Option<Reason> {
         tables.tell(&event);
     }
     refused
+}
+
+/// What a stranger is to be sent, for which it pays.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// To whom it goes.
+    pub client: ClientKey,
+    /// What it is paid from.
+    pub class: Class,
+    /// How long it is, bytes.
+    pub bytes: u32,
+    /// Now, in nanoseconds of CLOCK_MONOTONIC.
+    pub now_ns: u64,
+}
+
+/// Why a stranger is not sent what the rules permit: it has spent its budget.
+// [`admit`] by itself looks up who has the stranger's address: with that, Linux 6.1 finds more on the BPF stack than there is, below what departs.
+#[inline(always)]
+pub fn afford<T: Tables>(tables: &T, delivery: &Delivery) -> Option<Reason> {
+    let Delivery { client, class, bytes, now_ns } = *delivery;
+    let claimed = Address::UNSPECIFIED;
+    admit(tables, &Admission { client, claimed, class: Some(class), bytes, estranged: false, now_ns })
 }
 
 /// Why the stranger's budgets do not allow this; nothing where they do.

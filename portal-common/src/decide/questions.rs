@@ -1,7 +1,7 @@
 //! What strangers ask of servers that anybody could answer for: a datagram from port 53 is an answer only to whoever has asked just this, a moment ago
 //! (RFC 5452 sections 4 and 9.1).
 
-use super::{Action, Case, Tables, network::Network};
+use super::{Action, Case, Decision, Tables, network::Network, outbound::Inquiry};
 use crate::{
     frame::{Frame, NO_BYTE},
     protocol as p,
@@ -17,48 +17,19 @@ const DNS_LEN: usize = 12;
 const NAME_MOST: usize = 64;
 
 /// A datagram between a client and a server, with the roles that its ports and addresses have.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram {
+struct Datagram {
     /// The client's address.
-    pub client: AddressWord,
+    client: AddressWord,
     /// The server's.
-    pub server: AddressWord,
+    server: AddressWord,
     /// The client's port.
-    pub port: u16,
+    port: u16,
     /// Where UDP's header begins.
-    pub at: u8,
+    at: u8,
     /// What it is about.
-    pub topic: Topic,
+    topic: Topic,
     /// Whether the server has sent it.
-    pub answer: bool,
-}
-
-impl Datagram {
-    const ANSWER: u64 = 1 << 32;
-    const NTP: u64 = 1 << 33;
-
-    /// Without the addresses, in one word.
-    #[inline(always)]
-    pub const fn to_word(self) -> u64 {
-        let topic = match self.topic {
-            Topic::Dns => 0,
-            Topic::Ntp => Self::NTP,
-        };
-        self.port as u64 | (self.at as u64) << 16 | if self.answer { Self::ANSWER } else { 0 } | topic
-    }
-
-    /// What [`Datagram::to_word`] gave, with these addresses.
-    #[inline(always)]
-    pub const fn from_word(word: u64, client: AddressWord, server: AddressWord) -> Self {
-        Self {
-            client,
-            server,
-            port: word as u16,
-            at: (word >> 16) as u8,
-            topic: if word & Self::NTP == 0 { Topic::Dns } else { Topic::Ntp },
-            answer: word & Self::ANSWER != 0,
-        }
-    }
+    answer: bool,
 }
 
 /// What a datagram asks or answers.
@@ -102,13 +73,30 @@ pub(super) fn asks(case: &Case) -> bool {
     matches!(case.decision.action, Action::Pass) && matches!(case.decision.reason, Reason::Dns | Reason::Ntp)
 }
 
-/// Whether this client has asked this, and may still be answered.
+/// Drops an answer, or an error about a question, that [`super::inquire`] has let pass if it was asked for, where this client has not asked this or may not be
+/// answered any more.
 #[inline(always)]
-pub fn is_asked<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, datagram: &Datagram, client: ClientKey) -> bool {
-    let Some(question) = question(frame, client, datagram) else { return false };
-    let now_ns = tables.now_ns();
+pub fn check_asked<F: Frame + ?Sized, T: Tables>(frame: &F, tables: &T, topic: Topic, case: &mut Case) {
+    let Inquiry { at, is_quoted, client_port, server, .. } = case.inquiry;
+    let hash = tables.address_hash();
+    let word = |address| hash.word(Address::from_words(address));
+    let datagram = Datagram {
+        // An error goes to who has sent what it quotes.
+        client: word(case.network.destination()),
+        server: word(server),
+        port: client_port,
+        at,
+        topic,
+        answer: !is_quoted,
+    };
+    let now_ns = case.now_ns;
     // Another CPU's clock may be ahead by a tick.
-    tables.asked_at(&question).is_some_and(|at| now_ns.saturating_sub(at) < ANSWERED_WITHIN_NS)
+    let asked = question(frame, case.client, &datagram)
+        .and_then(|question| tables.asked_at(&question))
+        .is_some_and(|at| now_ns.saturating_sub(at) < ANSWERED_WITHIN_NS);
+    if !asked {
+        case.decision = Decision::drop(if is_quoted { Reason::IcmpUnrelated } else { Reason::DnsUnasked });
+    }
 }
 
 /// The question in a datagram; none where it has not just one.
@@ -137,9 +125,9 @@ fn name<F: Frame + ?Sized>(frame: &F, at: usize, answer: bool) -> Option<Asked> 
 #[inline(always)]
 fn hash<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u32> {
     const PRIME: u32 = 0x0100_0193;
-    const LABEL_MOST: u16 = 63;
+    const LABEL_MOST: u32 = 63;
     let mut hash = 0x811c_9dc5u32;
-    let mut left = 0;
+    let mut left = 0u32;
     let mut i = 0;
     while i < NAME_MOST {
         let byte = frame.byte(at + i);
@@ -147,26 +135,34 @@ fn hash<F: Frame + ?Sized>(frame: &F, at: usize) -> Option<u32> {
             return None;
         }
         i += 1;
-        let mut byte = u32::from(byte);
-        if left == 0 {
-            if byte == 0 {
-                let [kind @ .., c0, c1] = frame.read::<4>(at + i)?;
-                let rest = u32::from_be_bytes([kind[0], kind[1], c0, c1]);
-                return Some((hash ^ rest).wrapping_mul(PRIME));
-            }
-            if byte > u32::from(LABEL_MOST) {
-                return None;
-            }
-            left = byte;
-        } else {
-            left -= 1;
-            if byte.wrapping_sub(u32::from(b'A')) < 26 {
-                byte |= 0x20;
-            }
+        let byte = u32::from(byte);
+        let starts = is_zero(left);
+        if starts & is_zero(byte) != 0 {
+            let [kind @ .., c0, c1] = frame.read::<4>(at + i)?;
+            let rest = u32::from_be_bytes([kind[0], kind[1], c0, c1]);
+            return Some((hash ^ rest).wrapping_mul(PRIME));
         }
+        if starts & byte > LABEL_MOST {
+            return None;
+        }
+        left = (starts & byte) | (!starts & left.wrapping_sub(1));
+        let byte = byte | case_bit(byte);
         hash = (hash ^ byte).wrapping_mul(PRIME);
     }
     Some(hash)
+}
+
+/// All bits where a byte is zero, else none. In arithmetic, here and below: of a branch the verifier walks both ways, for each byte of a name.
+#[inline(always)]
+const fn is_zero(byte: u32) -> u32 {
+    ((byte + 0xff) >> 8).wrapping_sub(1)
+}
+
+/// The bit that a capital letter lacks, and is small with; none for any other byte.
+#[inline(always)]
+const fn case_bit(byte: u32) -> u32 {
+    let (from_a, after_z) = (byte + (0x100 - b'A' as u32), byte + (0xff - b'Z' as u32));
+    (from_a & !after_z & 0x100) >> 3
 }
 
 /// Whether a service's answers over UDP must have been asked for, and about what.

@@ -26,6 +26,7 @@ mod leaks;
 mod load;
 mod modes;
 mod more_of_the_lab;
+mod narrow;
 mod outage;
 mod sessions;
 mod shutdown;

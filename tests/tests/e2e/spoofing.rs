@@ -51,7 +51,7 @@ fn gets_through(lab: &Lab, frame: &[u8], port: u16) -> Result<bool> {
     Ok(false)
 }
 
-fn drops(lab: &Lab, reason: &str) -> Result<u64> {
+pub(crate) fn drops(lab: &Lab, reason: &str) -> Result<u64> {
     let json = portalctl_json(lab, &["drops", "--all"])?;
     let rows = json["reasons"].as_array().with_context(|| format!("no reasons: {json}"))?;
     Ok(rows.iter().filter(|row| row["name"] == reason).filter_map(|row| row["packets"].as_u64()).sum())

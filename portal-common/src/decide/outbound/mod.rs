@@ -6,7 +6,9 @@ mod rules;
 pub(super) use rules::Inquiry;
 pub use rules::{consider, inquire};
 
-use super::{Action, Admission, Case, Decision, Tables, addresses, link, network::Kind, refusal};
+use super::{
+    Action, Case, Decision, Delivery, Tables, addresses, link, network::Kind, questions::check_asked, refusal,
+};
 use crate::{
     budget::Class,
     frame::Frame,
@@ -204,12 +206,10 @@ fn to_client<F: Frame + ?Sized, T: Tables>(
         return metered(tables, config, client, (session, state), departure.load, now_ns);
     }
     let class = if departure.relayed { None } else { class(reason, departure.forwarded) };
-    if class.is_some() {
-        let bytes = departure.load.bytes as u32;
-        let request = Admission { client, claimed: Address::UNSPECIFIED, class, bytes, estranged: false, now_ns };
-        if let Some(refused) = tables.admit(&request) {
-            return Outbound::Drop(refused);
-        }
+    if let Some(class) = class
+        && let Some(refused) = tables.afford(&Delivery { client, class, bytes: departure.load.bytes as u32, now_ns })
+    {
+        return Outbound::Drop(refused);
     }
     if matches!(action, Action::Redirect) { Outbound::Hold } else { Outbound::Pass(reason) }
 }
@@ -330,7 +330,9 @@ pub fn depart<F: Frame + ?Sized, T: Tables>(
     passage: Passage,
     case: &mut Case,
 ) {
-    if consider(frame, tables, config, passage, case) {
-        inquire(frame, tables, config, passage, case);
+    if consider(frame, tables, config, passage, case)
+        && let Some(topic) = inquire(tables, config, passage, case)
+    {
+        check_asked(frame, tables, topic, case);
     }
 }

@@ -1,12 +1,13 @@
 //! What may be sent to a station that has no session, or to all of them, rule by rule. Whatever no rule permits is dropped.
 //!
-//! In two steps, as the BPF stack has no room for both at once: [`consider`] reads the frame, and [`inquire`] asks the tables about what was read.
+//! In three steps, as the BPF stack has no room for all at once: [`consider`] reads the frame, [`inquire`] asks the tables about what was read, and
+//! [`check_asked`](super::super::check_asked) whether it was asked for.
 
 use super::{
     super::{
         Action, Case, Decision, Tables,
         network::{Kind, Network},
-        questions::{self, Datagram},
+        questions::{self, Topic},
         quoted::{self, Quoted},
         stranger::permitted,
     },
@@ -17,7 +18,7 @@ use crate::{
     frame::Frame,
     protocol::{self as p, icmp, icmpv6},
     reason::Reason,
-    tables::{Address, ClientKey, GateConfig},
+    tables::{ClientKey, GateConfig},
 };
 
 /// Everything that the rules are asked with.
@@ -37,12 +38,12 @@ pub(in super::super) struct Inquiry {
     /// The IP protocol number; 0 where nothing is to be asked.
     protocol: u8,
     /// Where its header starts.
-    at: u8,
+    pub(in super::super) at: u8,
     /// What the station has sent, and an error quotes; else what it is sent.
-    is_quoted: bool,
+    pub(in super::super) is_quoted: bool,
     server_port: u16,
-    client_port: u16,
-    server: [u64; 2],
+    pub(in super::super) client_port: u16,
+    pub(in super::super) server: [u64; 2],
 }
 
 impl Inquiry {
@@ -86,42 +87,21 @@ pub fn consider<F: Frame + ?Sized, T: Tables>(
     inquiry.protocol != 0
 }
 
-/// Asks the tables what [`consider`] has left open, where it has dropped the frame for the time being.
+/// Asks the tables what [`consider`] has left open, where it has dropped the frame for the time being. What it says passes only if it was asked for.
 #[inline(always)]
-pub fn inquire<F: Frame + ?Sized, T: Tables>(
-    frame: &F,
-    tables: &T,
-    config: &GateConfig,
-    passage: Passage,
-    case: &mut Case,
-) {
-    let Inquiry { protocol, at, is_quoted, server_port, client_port, server } = case.inquiry;
-    let Some(reason) = permitted(tables, config, case.client.zone(), server, protocol, server_port) else { return };
+pub fn inquire<T: Tables>(tables: &T, config: &GateConfig, passage: Passage, case: &mut Case) -> Option<Topic> {
+    let Inquiry { protocol, is_quoted, server_port, server, .. } = case.inquiry;
+    let reason = permitted(tables, config, case.client.zone(), server, protocol, server_port)?;
     // What the daemon sends on was asked when it was held; and of its own errors the gateway knows best.
     let trusted = if is_quoted { !passage.forwarded } else { passage.relayed };
-    if !trusted && let Some(topic) = questions::topic(reason) {
-        let hash = tables.address_hash();
-        let word = |address| hash.word(Address::from_words(address));
-        let datagram = Datagram {
-            // An error goes to who has sent what it quotes.
-            client: word(case.network.destination()),
-            server: word(server),
-            port: client_port,
-            at,
-            topic,
-            answer: !is_quoted,
-        };
-        if !tables.is_asked(frame, &datagram, case.client) {
-            case.decision = Decision::drop(if is_quoted { Reason::IcmpUnrelated } else { Reason::DnsUnasked });
-            return;
-        }
-    }
+    let topic = if trusted { None } else { questions::topic(reason) };
     let reason = if is_quoted { Reason::IcmpRelated } else { reason };
     case.decision = Decision::pass(reason);
     // Names of the walled garden are learned from what is held; once the daemon has, it sends it on.
     if matches!(reason, Reason::Dns) && config.has_names() && !passage.relayed {
         case.decision.action = Action::Redirect;
     }
+    topic
 }
 
 impl<F: Frame + ?Sized, T: Tables> Asker<'_, F, T> {
