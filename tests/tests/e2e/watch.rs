@@ -128,12 +128,19 @@ pub(crate) fn knock(from: &Namespace) -> Result<()> {
     })
 }
 
-/// A BOOTP request for this client (RFC 951), as the gate lets nobody ask for another; and a DHCPv6 solicitation with an identifier without a MAC address.
+/// A BOOTP request for this client (RFC 951), as the gate lets nobody ask for another; and a DHCPv6 solicitation for an address, with an identifier without
+/// a MAC address (RFC 8415). Both are longer than what would refuse them, which is never larger than what it answers.
 pub(crate) fn lease_requests(client: &str) -> [Vec<u8>; 2] {
     let mut bootp = vec![0; 300];
     bootp[..4].copy_from_slice(&[1, 1, 6, 0]);
     bootp[28..34].copy_from_slice(&mac(client));
-    [bootp, vec![1, 0x12, 0x34, 0x56, 0, 1, 0, 4, 0, 3, 0, 1]]
+    let mut dhcpv6 = vec![1, 0x12, 0x34, 0x56, 0, 1, 0, 4, 0, 3, 0, 1];
+    // An IA_NA with an IA Address, of zeros: any.
+    dhcpv6.extend([0, 3, 0, 40]);
+    dhcpv6.extend([0; 12]);
+    dhcpv6.extend([0, 5, 0, 24]);
+    dhcpv6.extend([0; 24]);
+    [bootp, dhcpv6]
 }
 
 fn datagram(to: SocketAddr, from_port: u16, bytes: &[u8]) -> Result<()> {
