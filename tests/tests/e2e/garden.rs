@@ -20,6 +20,7 @@ use portal_lab::{
     },
     portald::{config_text, portalctl, portalctl_json, without_budgets},
 };
+use portal_userspace::observe::input::to_hex;
 use serde_json::Value;
 
 use crate::{
@@ -131,7 +132,7 @@ fn a_lease_is_renewed_with_a_server_beyond_the_gateway_if_the_garden_has_it() ->
     let requests = lease_requests(GUEST_MAC);
     let request = |server: IpAddr| &requests[usize::from(server.is_ipv6())];
     let explained = |(client, server, from, to): (IpAddr, IpAddr, u16, u16)| {
-        let payload = request(server).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let payload = to_hex(request(server));
         let [client, server, from, to] = [client.to_string(), server.to_string(), from.to_string(), to.to_string()];
         let flags = ["--src", &client, "--dst", &server, "--sport", &from, "--dport", &to, "--payload-hex", &payload];
         portalctl_json(&lab, &[&["explain", "--mac", GUEST_MAC, "--proto", "udp"], &flags[..]].concat())
