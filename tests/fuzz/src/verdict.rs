@@ -1,7 +1,8 @@
 //! Target: a frame, and what the tables hold, to the gate's verdict.
 //!
 //! - A stranger's frame passes only for a reason of the design's lines 1 to 4, and only if another reading of the frame agrees.
-//! - A logged-in client's frame is dropped only because it is malformed, or for the client's rate, quota or addresses.
+//! - A logged-in client's frame is dropped only because it is malformed, or contradicts its source, or for the client's rate, quota or addresses.
+//! - No ARP passes in which the sender is another station than the frame's source.
 //! - An answer goes back the way its cause came, has correct checksums and is no larger; there is none to a group, a reset, or an ICMP
 //!   error.
 //! - The same frame in the same world has the same verdict; once more in that world, the same, or a limit is spent.
@@ -142,11 +143,16 @@ fn judge(frame: &[u8], world: &World, decision: Decision) {
     {
         assert_ne!(action, Action::Pass, "in another's connection to the portal, {reason:?}: {facts:?}");
     }
+    if facts.ether_type == 0x0806 && action == Action::Pass {
+        let at = 14 + 4 * facts.vlans.len() + 8;
+        assert_eq!(frame.get(at..at + 6), Some(&facts.from[..]), "ARP for another station: {facts:?}");
+    }
     let claimed = facts.claimed(frame);
     let is_member = world.is_member(facts.from, facts.zone_vlans());
     if is_member && !world.may_estrange(facts.from, claimed) {
         assert!(
-            reason == Reason::Authorized || action == Action::Drop && may_drop_member(reason),
+            reason == Reason::Authorized
+                || action == Action::Drop && (may_drop_member(reason) || may_contradict(reason, &facts)),
             "of a client that is logged in: {reason:?} {facts:?}"
         );
         return;
@@ -198,6 +204,19 @@ fn may_drop_member(reason: Reason) -> bool {
             | Reason::ConnectionOfAnother
             | Reason::ConnectionHidden
     )
+}
+
+/// Whether a frame may say something of its link-layer identity that is not so, or hide it, as this reason says.
+fn may_contradict(reason: Reason, facts: &Facts) -> bool {
+    let is_v6 = || facts.packet.as_ref().is_some_and(|packet| packet.source.is_ipv6());
+    let transport = || facts.packet.as_ref().and_then(|packet| packet.transport);
+    match reason {
+        Reason::ArpIdentity => facts.ether_type == 0x0806,
+        Reason::NeighborIdentity => is_v6() && matches!(transport(), None | Some(Transport::Icmp(133..=137))),
+        Reason::DhcpIdentity => matches!(transport(), None | Some(Transport::Udp(_, 67 | 547))),
+        Reason::HiddenDiscovery | Reason::ExtensionChain => is_v6(),
+        _ => false,
+    }
 }
 
 /// What a stranger may send, in the order of the design.

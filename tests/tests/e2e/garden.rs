@@ -20,11 +20,13 @@ use portal_lab::{
     },
     portald::{config_text, portalctl, portalctl_json, without_budgets},
 };
+use portal_userspace::observe::input::to_hex;
 use serde_json::Value;
 
 use crate::{
     expect::{a_guest, a_stranger, counted, done},
     turn::lab,
+    watch::lease_requests,
 };
 
 const RESOLVER: IpAddr = IpAddr::V4(GATEWAY_V4);
@@ -127,9 +129,12 @@ fn a_lease_is_renewed_with_a_server_beyond_the_gateway_if_the_garden_has_it() ->
     let mut portald = Portald::start(&lab, &Settings::default())?;
     let renewals =
         [(IpAddr::V4(GUEST_V4), SITE_V4.into(), 68, 67), (IpAddr::V6(GUEST_V6), IpAddr::V6(SITE_V6), 546, 547)];
+    let requests = lease_requests(GUEST_MAC);
+    let request = |server: IpAddr| &requests[usize::from(server.is_ipv6())];
     let explained = |(client, server, from, to): (IpAddr, IpAddr, u16, u16)| {
+        let payload = to_hex(request(server));
         let [client, server, from, to] = [client.to_string(), server.to_string(), from.to_string(), to.to_string()];
-        let flags = ["--src", &client, "--dst", &server, "--sport", &from, "--dport", &to];
+        let flags = ["--src", &client, "--dst", &server, "--sport", &from, "--dport", &to, "--payload-hex", &payload];
         portalctl_json(&lab, &[&["explain", "--mac", GUEST_MAC, "--proto", "udp"], &flags[..]].concat())
     };
     for renewal in renewals {
@@ -152,10 +157,10 @@ fn a_lease_is_renewed_with_a_server_beyond_the_gateway_if_the_garden_has_it() ->
             })
         };
         let (server_socket, client_socket) = (bind(&lab.internet, server, to)?, bind(&lab.guest, client, from)?);
-        client_socket.send_to(b"request", SocketAddr::new(server, to))?;
-        let mut buffer = [0; 16];
+        client_socket.send_to(request(server), SocketAddr::new(server, to))?;
+        let mut buffer = [0; 512];
         let (length, peer) = server_socket.recv_from(&mut buffer).with_context(|| format!("{renewal:?}"))?;
-        assert_eq!((&buffer[..length], peer), (&b"request"[..], SocketAddr::new(client, from)));
+        assert_eq!((&buffer[..length], peer), (&request(server)[..], SocketAddr::new(client, from)));
         server_socket.send_to(b"ack", peer)?;
         assert_eq!(client_socket.recv(&mut buffer).with_context(|| format!("{renewal:?}"))?, 3);
     }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use portal_lab::{
     Lab, Namespace,
-    addresses::{GUEST_V4, GUEST_V6, OTHER_V4, OTHER_V6, SITES},
+    addresses::{GUEST_V4, GUEST_V6, OTHER_V4, OTHER_V6, SITES, mac},
     process::{Service, wait_for},
 };
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket, sockopt};
@@ -99,6 +99,10 @@ impl Watch {
 
 /// Sends one packet or more of every kind to the web server, by its addresses. Whether anything answers is no matter.
 pub(crate) fn knock(from: &Namespace) -> Result<()> {
+    // As "eth0@if5 UP 00:00:5e:00:53:10 <...>".
+    let link = from.ip("-br link show eth0")?;
+    let own = link.split_whitespace().nth(2).context("no MAC address")?;
+    let [bootp, dhcpv6] = lease_requests(own);
     from.enter(|| {
         for site in SITES {
             for port in [80, 443, 22] {
@@ -111,10 +115,8 @@ pub(crate) fn knock(from: &Namespace) -> Result<()> {
         }
         let [v4, v6] = SITES;
         // Looks like DHCP, but goes to a host in the internet.
-        let mut bootp = [0; 300];
-        bootp[..4].copy_from_slice(&[1, 1, 6, 0]);
         datagram(SocketAddr::new(v4, 67), 68, &bootp)?;
-        datagram(SocketAddr::new(v6, 547), 546, &[1, 0x12, 0x34, 0x56, 0, 1, 0, 4, 0, 3, 0, 1])?;
+        datagram(SocketAddr::new(v6, 547), 546, &dhcpv6)?;
         // An echo request, with its checksum.
         icmp(v4, &[8, 0, 0xf7, 0xfd, 0, 1, 0, 1])?;
         icmp(v6, &[128, 0, 0, 0, 0, 1, 0, 1])?;
@@ -124,6 +126,21 @@ pub(crate) fn knock(from: &Namespace) -> Result<()> {
         icmp(v6, &neighbour)?;
         icmp(v6, &[133, 0, 0, 0, 0, 0, 0, 0])
     })
+}
+
+/// A BOOTP request for this client (RFC 951), as the gate lets nobody ask for another; and a DHCPv6 solicitation for an address, with an identifier without
+/// a MAC address (RFC 8415). Both are longer than what would refuse them, which is never larger than what it answers.
+pub(crate) fn lease_requests(client: &str) -> [Vec<u8>; 2] {
+    let mut bootp = vec![0; 300];
+    bootp[..4].copy_from_slice(&[1, 1, 6, 0]);
+    bootp[28..34].copy_from_slice(&mac(client));
+    let mut dhcpv6 = vec![1, 0x12, 0x34, 0x56, 0, 1, 0, 4, 0, 3, 0, 1];
+    // An IA_NA with an IA Address, of zeros: any.
+    dhcpv6.extend([0, 3, 0, 40]);
+    dhcpv6.extend([0; 12]);
+    dhcpv6.extend([0, 5, 0, 24]);
+    dhcpv6.extend([0; 24]);
+    [bootp, dhcpv6]
 }
 
 fn datagram(to: SocketAddr, from_port: u16, bytes: &[u8]) -> Result<()> {
