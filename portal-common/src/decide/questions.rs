@@ -176,3 +176,41 @@ pub(super) const fn topic(service: Reason) -> Option<Topic> {
 }
 
 const _: () = assert!(p::PORT_DNS == 53 && 14 + 2 * 4 + 40 + UDP_LEN + DNS_LEN + NAME_MOST + 4 <= 0xff);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_says_of_every_byte_what_a_comparison_would() {
+        for byte in 0..=u8::MAX {
+            let word = u32::from(byte);
+            assert_eq!(is_zero(word), if byte == 0 { u32::MAX } else { 0 }, "{byte}");
+            assert_eq!(word | case_bit(word), u32::from(byte.to_ascii_lowercase()), "{byte}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_the_same_whatever_the_case_of_its_letters() {
+        let of = |question: &[u8]| hash(question, 0);
+        let asked = of(b"\x07example\x03org\x00\x00\x01\x00\x01");
+        assert!(asked.is_some());
+        let rows: &[(&str, &[u8], bool)] = &[
+            ("in capitals", b"\x07EXAMPLE\x03oRG\x00\x00\x01\x00\x01", true),
+            ("of another type", b"\x07example\x03org\x00\x00\x1c\x00\x01", false),
+            ("of another name", b"\x07exampla\x03org\x00\x00\x01\x00\x01", false),
+            ("with other labels", b"\x06exampl\x04eorg\x00\x00\x01\x00\x01", false),
+        ];
+        for (sentence, question, same) in rows {
+            assert_eq!(of(question) == asked, *same, "{sentence}");
+        }
+        let refused: &[(&str, &[u8])] = &[
+            ("a pointer", b"\x07example\xc0\x0c\x00\x01\x00\x01"),
+            ("a name that ends with the frame", b"\x07example\x03or"),
+            ("no type", b"\x07example\x03org\x00"),
+        ];
+        for (sentence, question) in refused {
+            assert_eq!(of(question), None, "{sentence}");
+        }
+    }
+}
