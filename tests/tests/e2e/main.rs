@@ -16,6 +16,7 @@ mod demo;
 mod downstream;
 mod expect;
 mod flood;
+mod full_table;
 mod garden;
 mod half_close;
 mod host;
