@@ -87,14 +87,18 @@ pub(crate) const TOOLS: &[Tool] = &[
             Sign::Programs(&["iodine", "iodined"]),
         ),
     ),
+    with_services(
+        &["nftables.service"],
+        tool(
+            "nftables",
+            "translates addresses in a guest's router, and is a rival of the benchmark",
+            Sign::Programs(&["nft"]),
+        ),
+    ),
 ];
 
 /// What only `cargo xtask bench` uses, beside [`TOOLS`].
 pub(crate) const BENCH_TOOLS: &[Tool] = &[
-    with_services(
-        &["nftables.service"],
-        tool("nftables", "is the rival whose sets and redirects Portal is held against", Sign::Programs(&["nft"])),
-    ),
     tool("iptables", "is the rival of older portals", Sign::Programs(&["iptables"])),
     tool("ipset", "holds that rival's clients", Sign::Programs(&["ipset"])),
     with_services(

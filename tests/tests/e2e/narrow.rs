@@ -45,7 +45,7 @@ fn a_router_of_the_guests(lab: &Lab) -> Result<()> {
     client.ip(&format!("addr add {CLIENT}/24 dev eth0"))?;
     client.ip(&format!("route add default via {ROUTER}"))?;
     succeed(router.client("sysctl").args(["-qw", "net.ipv4.ip_forward=1"]))?;
-    let rules = "table ip narrow { chain after { type nat hook postrouting priority 100; oifname eth0 masquerade; } }";
+    let rules = "table ip narrow { chain after { type nat hook postrouting priority 100; oifname eth0 masquerade; }; }";
     succeed(router.client("nft").arg(rules))?;
     // The router itself has the address that the gateway sees.
     ensure!(router.ip("-br addr show dev eth0")?.contains(&GUEST_V4.to_string()), "the router has its address");
