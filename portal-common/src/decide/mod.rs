@@ -363,16 +363,15 @@ fn give<F: Frame + ?Sized, T: Tables>(
     };
     if let Some(refused) = tables.admit(&request) {
         case.decision = Decision::drop(refused);
-        // There it passes all the same, and the login page is to know its client.
-        if !config.is_shadow() {
-            return;
-        }
     } else if addresses::is_foreign(tables, config, &request.client, request.claimed) {
         // After the budget, so that a flood costs no look at it.
         case.decision = Decision::drop(Reason::ForeignSource);
-        return;
     } else if asks {
         tables.ask(frame, case);
+    }
+    // In shadow mode it passes all the same, and the login page is to know its client.
+    if case.decision.action == Action::Drop && !config.is_shadow() {
+        return;
     }
     // Behind the budget: who has none does not get into the table of connections.
     if permitted == Reason::PortalService {

@@ -328,6 +328,7 @@ pub fn rows() -> Vec<Row> {
         zones(),
         link(),
         icmp(),
+        icmp_reports(),
         headers(),
         extensions(),
         addresses(),
@@ -640,6 +641,71 @@ fn link() -> Vec<Row> {
     ]
 }
 
+/// Pings, reports of errors, and of groups.
+fn icmp_reports() -> Vec<Row> {
+    use Reason as R;
+    vec![
+        answer("a ping of somewhere else", v4(ping(8)), R::EchoRefused, Reply::Icmp(3, 13)),
+        answer("the same over IPv6", v6(ping(128)), R::EchoRefused, Reply::Icmp(1, 1)),
+        drop("a ping smaller than the answer would be", v4(Payload::Icmp(8)), R::AnswerTooLarge),
+        drop("the same over IPv6", v6(Payload::Icmpv6(128)), R::AnswerTooLarge),
+        pass("a ping of the gateway", packet_v4(GATEWAY_V4, ping(8)), R::Echo),
+        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(128)), R::Echo),
+        pass("a reply to the gateway's ping", packet_v4(GATEWAY_V4, ping(0)), R::Echo),
+        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(129)), R::Echo),
+        drop("a reply to somewhere else", v4(ping(0)), R::Icmp),
+        drop("the same over IPv6", v6(ping(129)), R::Icmp),
+        drop("a ping to a group", packet_v4([224, 0, 0, 1], ping(8)), R::DestinationAddress),
+        drop("a timestamp request", packet_v4(GATEWAY_V4, Payload::Icmp(13)), R::Icmp),
+        pass(
+            "fragmentation needed, about what the page has sent",
+            report(3, GATEWAY_V4, GATEWAY_V6, 8080),
+            R::IcmpError,
+        ),
+        pass("packet too big, likewise", report(2, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
+        pass("time exceeded", report(11, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
+        pass("an error about a resolver's answer over TCP", report(3, RESOLVER_V4, RESOLVER_V6, 53), R::IcmpError),
+        pass(
+            "an error about what the walled garden has sent",
+            vlan(10, report(3, GARDEN_V4, GARDEN_V6, 8443)),
+            R::IcmpError,
+        ),
+        pass("the same over IPv6", vlan(10, report(1, GARDEN_V4, GARDEN_V6, 8443)), R::IcmpError),
+        drop("an error about what somebody else has sent", report(3, SITE_V4, SITE_V6, 8080), R::Icmp),
+        drop("the same over IPv6", report(2, SITE_V4, SITE_V6, 8080), R::Icmp),
+        drop("an error about another port of the gateway's", report(3, GATEWAY_V4, GATEWAY_V6, 22), R::Icmp),
+        drop(
+            "an error about what another station was sent",
+            sent_from([192, 0, 2, 77], in_guests(0x77), report(3, GATEWAY_V4, GATEWAY_V6, 8080)),
+            R::Icmp,
+        ),
+        drop(
+            "the same over IPv6",
+            sent_from([192, 0, 2, 77], in_guests(0x77), report(2, GATEWAY_V4, GATEWAY_V6, 8080)),
+            R::Icmp,
+        ),
+        drop(
+            "an error that goes to another than it is about",
+            with_v4(report(3, GATEWAY_V4, GATEWAY_V6, 8080), |p| p.destination = RESOLVER_V4),
+            R::Icmp,
+        ),
+        pass("a membership report", membership(0x16, 1), R::Igmp),
+        pass("an older one", membership(0x12, 1), R::Igmp),
+        drop("a membership query of a guest", membership(0x11, 1), R::Protocol),
+        drop("a membership report that could leave the link", membership(0x16, 2), R::Protocol),
+        drop(
+            "a membership report to an address",
+            with_v4(membership(0x16, 1), |p| p.destination = GATEWAY_V4),
+            R::Protocol,
+        ),
+        drop(
+            "another option than the router alert",
+            with_v4(membership(0x16, 1), |p| p.options = vec![148, 4, 0, 1]),
+            R::Ipv4Options,
+        ),
+    ]
+}
+
 fn icmp() -> Vec<Row> {
     use Reason as R;
     let short = |kind, code, len| {
@@ -710,64 +776,6 @@ fn icmp() -> Vec<Row> {
             "a router alert before anything else",
             with_v6(packet_v6(ALL_NODES_V6, Payload::RouterAlert(128)), |p| p.hop_limit = 1),
             R::Ipv6Extension,
-        ),
-        answer("a ping of somewhere else", v4(ping(8)), R::EchoRefused, Reply::Icmp(3, 13)),
-        answer("the same over IPv6", v6(ping(128)), R::EchoRefused, Reply::Icmp(1, 1)),
-        drop("a ping smaller than the answer would be", v4(Payload::Icmp(8)), R::AnswerTooLarge),
-        drop("the same over IPv6", v6(Payload::Icmpv6(128)), R::AnswerTooLarge),
-        pass("a ping of the gateway", packet_v4(GATEWAY_V4, ping(8)), R::Echo),
-        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(128)), R::Echo),
-        pass("a reply to the gateway's ping", packet_v4(GATEWAY_V4, ping(0)), R::Echo),
-        pass("the same over IPv6", packet_v6(GATEWAY_V6, ping(129)), R::Echo),
-        drop("a reply to somewhere else", v4(ping(0)), R::Icmp),
-        drop("the same over IPv6", v6(ping(129)), R::Icmp),
-        drop("a ping to a group", packet_v4([224, 0, 0, 1], ping(8)), R::DestinationAddress),
-        drop("a timestamp request", packet_v4(GATEWAY_V4, Payload::Icmp(13)), R::Icmp),
-        pass(
-            "fragmentation needed, about what the page has sent",
-            report(3, GATEWAY_V4, GATEWAY_V6, 8080),
-            R::IcmpError,
-        ),
-        pass("packet too big, likewise", report(2, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
-        pass("time exceeded", report(11, GATEWAY_V4, GATEWAY_V6, 8080), R::IcmpError),
-        pass("an error about a resolver's answer over TCP", report(3, RESOLVER_V4, RESOLVER_V6, 53), R::IcmpError),
-        pass(
-            "an error about what the walled garden has sent",
-            vlan(10, report(3, GARDEN_V4, GARDEN_V6, 8443)),
-            R::IcmpError,
-        ),
-        pass("the same over IPv6", vlan(10, report(1, GARDEN_V4, GARDEN_V6, 8443)), R::IcmpError),
-        drop("an error about what somebody else has sent", report(3, SITE_V4, SITE_V6, 8080), R::Icmp),
-        drop("the same over IPv6", report(2, SITE_V4, SITE_V6, 8080), R::Icmp),
-        drop("an error about another port of the gateway's", report(3, GATEWAY_V4, GATEWAY_V6, 22), R::Icmp),
-        drop(
-            "an error about what another station was sent",
-            sent_from([192, 0, 2, 77], in_guests(0x77), report(3, GATEWAY_V4, GATEWAY_V6, 8080)),
-            R::Icmp,
-        ),
-        drop(
-            "the same over IPv6",
-            sent_from([192, 0, 2, 77], in_guests(0x77), report(2, GATEWAY_V4, GATEWAY_V6, 8080)),
-            R::Icmp,
-        ),
-        drop(
-            "an error that goes to another than it is about",
-            with_v4(report(3, GATEWAY_V4, GATEWAY_V6, 8080), |p| p.destination = RESOLVER_V4),
-            R::Icmp,
-        ),
-        pass("a membership report", membership(0x16, 1), R::Igmp),
-        pass("an older one", membership(0x12, 1), R::Igmp),
-        drop("a membership query of a guest", membership(0x11, 1), R::Protocol),
-        drop("a membership report that could leave the link", membership(0x16, 2), R::Protocol),
-        drop(
-            "a membership report to an address",
-            with_v4(membership(0x16, 1), |p| p.destination = GATEWAY_V4),
-            R::Protocol,
-        ),
-        drop(
-            "another option than the router alert",
-            with_v4(membership(0x16, 1), |p| p.options = vec![148, 4, 0, 1]),
-            R::Ipv4Options,
         ),
         drop("an ICMP error is never answered", v4(Payload::Icmp(3)), R::Icmp),
         drop("an ICMPv6 error is never answered", v6(Payload::Icmpv6(1)), R::Icmp),

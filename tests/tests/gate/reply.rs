@@ -56,17 +56,13 @@ pub(crate) fn check_answer(cause: &[u8], answer: &[u8]) -> Result<(), String> {
         }
         NetHeaders::Arp(_) => return Err("an answer by ARP".into()),
     };
-    match transport {
-        TransportHeader::Tcp(_) => {
-            demand(protocol == TCP, "TCP in answer to something else")?;
-            demand(cause[payload_at + 13] & RST == 0, "an answer to a reset")
-        }
-        // Never to an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4): of ICMP, to echo requests alone.
-        _ => {
-            let is_ping = matches!((protocol, cause[payload_at]), (ICMP, 8) | (ICMPV6, 128));
-            demand(protocol == UDP || is_ping, "ICMP in answer to something else than UDP and pings")
-        }
+    if let TransportHeader::Tcp(_) = transport {
+        demand(protocol == TCP, "TCP in answer to something else")?;
+        return demand(cause[payload_at + 13] & RST == 0, "an answer to a reset");
     }
+    // Never to an ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4): of ICMP, to echo requests alone.
+    let is_ping = matches!((protocol, cause[payload_at]), (ICMP, 8) | (ICMPV6, 128));
+    demand(protocol == UDP || is_ping, "ICMP in answer to something else than UDP and pings")
 }
 
 /// Judges the answer of a row, or that there is none.
