@@ -134,7 +134,7 @@ fn what_is_explained_is_what_happens_and_explaining_leaves_no_trace() {
             Reason::Dns,
         ),
         ("ARP", frame(|f| f.protocol = Protocol::Arp), Outcome::Passed, Reason::Arp),
-        ("a ping", frame(|f| f.protocol = Protocol::Icmp), Outcome::Dropped, Reason::Icmp),
+        ("a ping", frame(|f| f.protocol = Protocol::Icmp), Outcome::Answered, Reason::EchoRefused),
         ("of no zone", frame(|f| f.vlan = "9".parse().unwrap()), Outcome::Dropped, Reason::NoZone),
         ("from a group", frame(|f| f.mac = Some(AnyMac([1, 0, 0, 0, 0, 1]))), Outcome::Dropped, Reason::SourceMac),
         ("a jumbo", [frame(|f| f.dport = Some(22)), vec![0; 8_900]].concat(), Outcome::Answered, Reason::TcpRefused),
@@ -203,7 +203,7 @@ async fn the_gate_tells_of_strangers_and_budgets_and_captures_frames() {
     let next = tokio::time::timeout(std::time::Duration::from_secs(5), capture.next());
     let (shown, lost_before) = next.await.expect("in time").unwrap();
     assert_eq!(shown.bytes, frame(|f| f.protocol = Protocol::Icmp), "the explained frame was none");
-    assert!(shown.comment.starts_with("dropped: icmp: ") && lost_before == 0, "{}", shown.comment);
+    assert!(shown.comment.starts_with("answered: echo_refused: ") && lost_before == 0, "{}", shown.comment);
     assert!(!shown.outbound && shown.ifindex == LO);
     drop(capture);
 

@@ -234,6 +234,15 @@ fn passes(world: &World, facts: &Facts, reason: Reason, claimed: Option<IpAddr>)
             assert!(packet().hop_limit == 1 && packet().destination.is_multicast(), "{facts:?}");
             assert_eq!(facts.ether_type, 0x86dd);
         }
+        Reason::Echo => {
+            assert!(matches!(transport(), Transport::Icmp(0 | 8 | 128 | 129)), "{facts:?}");
+            assert!(World::is_gateway(packet().destination), "{facts:?}");
+        }
+        Reason::IcmpError => {
+            let errors: &[u8] = if packet().destination.is_ipv4() { &[3, 11, 12] } else { &[1, 2, 3, 4] };
+            assert!(matches!(transport(), Transport::Icmp(kind) if errors.contains(&kind)), "{facts:?}");
+        }
+        Reason::Igmp => assert!(packet().hop_limit == 1 && packet().destination.is_multicast(), "{facts:?}"),
         Reason::Dhcp => {
             let ports = if packet().destination.is_ipv4() { (68, 67) } else { (546, 547) };
             assert_eq!(transport(), Transport::Udp(ports.0, ports.1));
@@ -314,6 +323,11 @@ fn answered(frame: &[u8], facts: &Facts, answer: &Answer) {
             let at = 14 + 4 * facts.vlans.len();
             assert_eq!(quoted, frame[at..at + quoted.len()], "it quotes its cause");
             assert!(quoted.len() >= if v4 { 28 } else { 48 }, "enough of it for the ports");
+        }
+        (Message::Icmp(kind, code, quoted), Transport::Icmp(8 | 128)) => {
+            assert_eq!((kind, code), if packet.source.is_ipv4() { (3, 13) } else { (1, 1) });
+            let at = 14 + 4 * facts.vlans.len();
+            assert_eq!(quoted, frame[at..at + quoted.len()], "it quotes its cause");
         }
         (message, transport) => panic!("{message:?} answers {transport:?}"),
     }

@@ -94,7 +94,7 @@ fn tagged() -> Vec<u8> {
         .single_vlan(etherparse::VlanId::try_new(10).expect("it is one"))
         .ipv4(GUEST_V4.octets(), SITE_V4.octets(), 64);
     let mut frame = Vec::new();
-    builder.icmpv4_echo_request(1, 1).write(&mut frame, &[0; 40]).expect("a Vec takes all");
+    builder.icmpv4_raw(13, 0, [0, 1, 0, 1]).write(&mut frame, &[0; 40]).expect("a Vec takes all");
     frame
 }
 

@@ -11,7 +11,7 @@ use portal_lab::{
     Lab, Portald, Settings,
     addresses::{
         GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, OTHER_MAC, OTHER_V4, OTHER_V6, SITE_V4,
-        SITE_V6, mac,
+        SITE_V6, UPLINK_V4, UPLINK_V6, mac,
     },
     portald::{config_text, portalctl_json},
     wire::Wire,
@@ -104,6 +104,36 @@ fn a_guest_with_anothers_address_is_kept_out() -> Result<()> {
     done(&lab, &["revoke", OTHER_MAC])?;
     ensure!(through(GUEST_MAC, IpAddr::V4([192, 0, 2, 77].into()))?, "the address of a revoked client stays bound");
     Ok(())
+}
+
+#[test]
+fn a_guest_sends_from_its_own_network_and_what_is_behind_it_alone() -> Result<()> {
+    let lab = lab()?;
+    let config = config_text(&lab, &Settings::default());
+    let behind = "downstream = [\"10.9.0.0/16\", \"2001:db8:9::/48\"]\n\n[portal]\n";
+    let _portald = Portald::start_with(&lab, &config.replace("[portal]\n", behind), &[])?;
+    lab.gateway.ip(&format!("route add 10.9.0.0/16 via {GUEST_V4}"))?;
+    lab.gateway.ip(&format!("route add 2001:db8:9::/48 via {GUEST_V6}"))?;
+    done(&lab, &["allow", GUEST_MAC])?;
+    a_guest(&lab.guest)?;
+    let mut port = 22_000;
+    for (sentence, sources, passes) in [
+        ("its own", [IpAddr::V4(GUEST_V4), IpAddr::V6(GUEST_V6)], true),
+        ("of a prefix behind it", ["10.9.1.1".parse()?, "2001:db8:9:1::1".parse()?], true),
+        ("of somewhere on the internet", ["9.9.9.9".parse()?, "2620:fe::fe".parse()?], false),
+        ("the gateway's on its uplink", [IpAddr::V4(UPLINK_V4), IpAddr::V6(UPLINK_V6)], false),
+        ("beside the prefix behind it", ["10.10.0.1".parse()?, "2001:db8:a::1".parse()?], false),
+    ] {
+        for source in sources {
+            port += 1;
+            let before = drops(&lab, "foreign_source")?;
+            let got = gets_through(&lab, &datagram(GUEST_MAC, source, port), port)?;
+            ensure!(got == passes, "{sentence}, {source}: it {} through", if got { "got" } else { "did not get" });
+            let dropped = drops(&lab, "foreign_source")? - before;
+            ensure!(dropped == u64::from(!passes), "{sentence}, {source}: {dropped} dropped as foreign_source");
+        }
+    }
+    a_guest(&lab.guest)
 }
 
 #[test]
