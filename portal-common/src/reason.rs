@@ -269,4 +269,11 @@ mod tests {
         }
         assert_eq!(Reason::try_from(0), Err(UnknownReason(0)));
     }
+
+    #[test]
+    fn what_is_dropped_spends_from_nothing() {
+        for reason in Reason::ALL.iter().filter(|reason| reason.outcome() == Outcome::Dropped) {
+            assert_eq!(reason.class(), None, "{reason:?}");
+        }
+    }
 }

@@ -347,6 +347,10 @@ fn give<F: Frame + ?Sized, T: Tables>(
     if case.decision.reason == Reason::IcmpError && !tables.is_related(frame, config, case) {
         case.decision = Decision::drop(Reason::Icmp);
     }
+    // What is dropped spends from nothing, and of most floods nothing more is asked.
+    if estranged.is_none() && case.decision.action == Action::Drop {
+        return;
+    }
     let permitted = case.decision.reason;
     let class = permitted.class();
     if class.is_none() && estranged.is_none() {
