@@ -5,15 +5,15 @@ use super::{
     Decision, Tables,
     network::Network,
     quoted::{self, Quoted},
-    stranger::{answer, check_addresses, is_for, permitted},
+    stranger::{check_addresses, is_to_gateway, permitted, refuse},
 };
 use crate::{
-    answer::{ICMPV4_ANSWER_LEN, ICMPV6_ANSWER_LEN, Kind},
+    answer::Kind,
     family::Family,
     frame::Frame,
     protocol::{self as p, icmp, icmpv6},
     reason::Reason,
-    tables::{Address, GateConfig, Service, ServiceKey, Zone},
+    tables::{GateConfig, Zone},
 };
 
 const HEADER_LEN: usize = 8;
@@ -42,7 +42,7 @@ pub(super) fn v4<F: Frame + ?Sized, T: Tables>(
     }
 }
 
-/// What the rules say of an ICMPv6 message that is none of neighbour discovery; nothing where it is none of these.
+/// What the rules say of an ICMPv6 message that is none of neighbour discovery.
 #[inline(always)]
 pub(super) fn v6<F: Frame + ?Sized, T: Tables>(
     frame: &F,
@@ -103,17 +103,7 @@ fn echo_request<F: Frame + ?Sized, T: Tables>(
     if is_to_gateway(tables, zone, network) {
         return Decision::pass(Reason::Echo);
     }
-    if !is_for(config, frame) {
-        return Decision::drop(Reason::DestinationMac);
-    }
-    let answer_len = match network.family() {
-        Family::V4 => ICMPV4_ANSWER_LEN,
-        Family::V6 => ICMPV6_ANSWER_LEN,
-    };
-    if network.family().header_len() + network.payload_len() < answer_len {
-        return Decision::drop(Reason::AnswerTooLarge);
-    }
-    answer(Reason::EchoRefused, network, (Kind::Prohibited, 0, 0))
+    refuse(frame, config, network, (Reason::EchoRefused, Kind::Prohibited))
 }
 
 /// A reply to the gateway: DHCP servers ask so whether an address is in use (RFC 2131 section 2.2).
@@ -123,11 +113,6 @@ fn echo_reply<T: Tables>(tables: &T, zone: Zone, network: &Network) -> Decision 
         return Decision::drop(reason);
     }
     if is_to_gateway(tables, zone, network) { Decision::pass(Reason::Echo) } else { Decision::drop(Reason::Icmp) }
-}
-
-#[inline(always)]
-fn is_to_gateway<T: Tables>(tables: &T, zone: Zone, network: &Network) -> bool {
-    tables.service(&ServiceKey::of_gateway(zone, Address::from_words(network.destination()))) == Some(Service::Gateway)
 }
 
 /// A membership report (RFC 2236 section 2, RFC 3376 section 4.2): with a router alert or without, to a group, and it does not leave the link.

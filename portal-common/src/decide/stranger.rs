@@ -156,9 +156,13 @@ fn stays_on_link<T: Tables>(tables: &T, zone: Zone, network: &Network) -> bool {
         Family::V4 => low as u32 == u32::MAX,
         Family::V6 => high >> 48 == 0xff02 || high >> 54 == 0xfe80 >> 6,
     };
-    link_local
-        || tables.service(&ServiceKey::of_gateway(zone, Address::from_words(network.destination())))
-            == Some(Service::Gateway)
+    link_local || is_to_gateway(tables, zone, network)
+}
+
+/// Whether it is for the gateway itself.
+#[inline(always)]
+pub(super) fn is_to_gateway<T: Tables>(tables: &T, zone: Zone, network: &Network) -> bool {
+    tables.service(&ServiceKey::of_gateway(zone, Address::from_words(network.destination()))) == Some(Service::Gateway)
 }
 
 /// The one extension header that a stranger needs: the router alert in front of a multicast listener report (RFC 3810 section 5, RFC 2711).
@@ -247,6 +251,22 @@ fn udp<F: Frame + ?Sized, T: Tables>(
     if let Some(permitted) = permitted(tables, config, zone, network.destination(), p::UDP, destination_port) {
         return Decision::pass(permitted);
     }
+    let refusal = if destination_port == p::PORT_HTTPS {
+        (Reason::QuicRefused, Kind::PortUnreachable)
+    } else {
+        (Reason::UdpRefused, Kind::Prohibited)
+    };
+    refuse(frame, config, network, refusal)
+}
+
+/// Refuses a packet by an ICMP error of this kind, if it is for the gateway to answer and no smaller than the answer.
+#[inline(always)]
+pub(super) fn refuse<F: Frame + ?Sized>(
+    frame: &F,
+    config: &GateConfig,
+    network: &Network,
+    (reason, kind): (Reason, Kind),
+) -> Decision {
     if !is_for(config, frame) {
         return Decision::drop(Reason::DestinationMac);
     }
@@ -257,11 +277,6 @@ fn udp<F: Frame + ?Sized, T: Tables>(
     if network.family().header_len() + network.payload_len() < answer_len {
         return Decision::drop(Reason::AnswerTooLarge);
     }
-    let (reason, kind) = if destination_port == p::PORT_HTTPS {
-        (Reason::QuicRefused, Kind::PortUnreachable)
-    } else {
-        (Reason::UdpRefused, Kind::Prohibited)
-    };
     answer(reason, network, (kind, 0, 0))
 }
 
@@ -336,7 +351,7 @@ const fn is_unicast(family: Family, [high, low]: [u64; 2]) -> bool {
 
 /// Whether the frame is addressed to the gateway, so that the gate may answer it.
 #[inline(always)]
-pub(super) fn is_for<F: Frame + ?Sized>(config: &GateConfig, frame: &F) -> bool {
+fn is_for<F: Frame + ?Sized>(config: &GateConfig, frame: &F) -> bool {
     frame.read::<6>(0) == Some(config.gateway_mac())
 }
 
